@@ -1,0 +1,22 @@
+"""Take tissue apart: cell types, programs and archetypes of single-cell, spatial and bulk data, on AnnData."""
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+from unmix._settings import set_verbosity, settings
+
+__version__ = version("unmix")
+__all__ = ["cli", "datasets", "get", "metrics", "pl", "pp", "set_verbosity", "settings", "tl"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part of the package when it is first used."""
+    if name in __all__:
+        return importlib.import_module(f"unmix.{name}")
+    msg = f"module 'unmix' has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return __all__

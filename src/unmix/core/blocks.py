@@ -1,0 +1,268 @@
+"""The one way over the rows: blocks of any matrix, one result per row, or one small sum over rows.
+
+An algorithm touches a large matrix X only through two functions:
+
+- :func:`map_rows` applies `f` to every block of rows and stacks the results, one row of result per row of X;
+- :func:`reduce_rows` applies `f` to every block of rows and adds the results up (Gram matrices, gene sums, losses).
+
+A block is a C-contiguous `numpy.ndarray` or a `scipy.sparse.csr_array` with sorted indices; X itself may be an array, any
+scipy sparse matrix, a matrix on disk that reads row slices (h5py, anndata's backed matrices) or a Dask array with chunks
+of either. Who runs `f` is decided here and nowhere else: threads of this process, or the workers of the active
+`dask.distributed` client where X is a Dask array. Results are stacked and added in the order of the rows, and linear
+algebra inside `f` runs on one thread, so that no result depends on the number of threads.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from unmix._settings import progress
+
+Block: TypeAlias = "np.ndarray | sparse.csr_array"
+"""Rows of X as a solver sees them."""
+
+BLOCK_ENTRIES = 2**23
+MAX_CLUSTER_TASKS = 400
+
+
+def default_block_rows(n_vars: int) -> int:
+    """Return how many rows a block has by default: about `BLOCK_ENTRIES` entries, 64 to 4,096 rows."""
+    return int(np.clip(BLOCK_ENTRIES // max(n_vars, 1), 64, 4096))
+
+
+def as_block(rows: Any) -> Block:
+    """Return rows of any in-memory matrix as a contiguous ndarray or a CSR array with sorted, unique indices."""
+    if sparse.issparse(rows):
+        block = sparse.csr_array(rows)
+        if not block.has_canonical_format:
+            block = block.copy()
+            block.sum_duplicates()
+        return block
+    return np.ascontiguousarray(rows)
+
+
+def is_dask(X: Any) -> bool:
+    """Tell whether X is a Dask array, without importing Dask."""
+    return hasattr(X, "dask") and hasattr(X, "to_delayed")
+
+
+def as_rows(X: Any) -> Any:
+    """Return X ready to be cut into rows: in-memory sparse matrices become CSR, Dask arrays get whole rows per chunk."""
+    if is_dask(X):
+        return X if len(X.chunks[1]) == 1 else X.rechunk({1: -1})
+    if sparse.issparse(X):
+        return X if X.format == "csr" else X.tocsr()
+    if getattr(X, "format", "csr") != "csr":  # a CSC matrix on disk cannot be read by rows
+        return X[:].tocsr()
+    return X
+
+
+def row_slices(n_obs: int, block_rows: int) -> list[slice]:
+    """Cut `n_obs` rows into consecutive slices of `block_rows` rows, the last one shorter."""
+    return [slice(start, min(start + block_rows, n_obs)) for start in range(0, n_obs, block_rows)]
+
+
+def iter_blocks(X: Any, block_rows: int | None = None) -> Iterator[tuple[slice, Block]]:
+    """Walk over the rows of X, reading one block at a time.
+
+    Parameters
+    ----------
+    X
+        Matrix of shape (n_obs, n_vars), of any kind named in the module's docstring.
+    block_rows
+        Largest number of rows of a block.
+
+    Yields
+    ------
+    The rows' slice and the block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [(rows.start, block.shape) for rows, block in iter_blocks(np.ones((5, 3)), 2)]
+    [(0, (2, 3)), (2, (2, 3)), (4, (1, 3))]
+    """
+    X = as_rows(X)
+    block_rows = block_rows or default_block_rows(X.shape[1])
+    if not is_dask(X):
+        for rows in row_slices(X.shape[0], block_rows):
+            yield rows, as_block(X[rows])
+        return
+    start = 0
+    for i in range(X.numblocks[0]):
+        chunk = as_block(X.blocks[i].compute(scheduler="synchronous"))
+        for rows in row_slices(chunk.shape[0], block_rows):
+            yield slice(start + rows.start, start + rows.stop), chunk[rows]
+        start += chunk.shape[0]
+
+
+def map_rows(
+    f: Callable[..., Any],
+    X: Any,
+    *aligned: Any,
+    constants: Sequence[Any] = (),
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+    desc: str = "",
+) -> Any:
+    """Apply `f` to every block of rows and stack what it returns.
+
+    Parameters
+    ----------
+    f
+        Called as `f(block, *aligned_rows, *constants)`; returns an array, or a tuple of arrays, whose first axis is the
+        rows of the block.
+    X
+        Matrix of shape (n_obs, n_vars).
+    aligned
+        Arrays with n_obs rows that are cut like X.
+    constants
+        Whatever else `f` needs; sent once to every worker of a cluster.
+    n_jobs
+        Threads, where this process does the work.
+    block_rows
+        Rows of a block.
+    desc
+        Name on the progress bar.
+
+    Returns
+    -------
+    The stacked array, or the tuple of stacked arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> map_rows(lambda block, k: block.sum(axis=1) * k, np.ones((5, 3)), constants=(2.0,), block_rows=2)
+    array([6., 6., 6., 6., 6.])
+    """
+    parts = list(_run(f, X, aligned, constants, n_jobs, block_rows, desc))
+    if not parts:
+        parts = [_call(f, as_block(as_rows(X)[0:0]), [a[0:0] for a in aligned], constants)]
+    if isinstance(parts[0], tuple):
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    return np.concatenate(parts)
+
+
+def reduce_rows(
+    f: Callable[..., Any],
+    X: Any,
+    *aligned: Any,
+    constants: Sequence[Any] = (),
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+    desc: str = "",
+) -> Any:
+    """Apply `f` to every block of rows and add up what it returns, in the order of the rows.
+
+    Parameters are those of :func:`map_rows`, except that `f` returns a number or an array, or a tuple of them, of a shape
+    that does not depend on the block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reduce_rows(lambda block: block.T @ block, np.arange(6.0).reshape(3, 2), block_rows=2)
+    array([[20., 26.],
+           [26., 35.]])
+    """
+    total: Any = None
+    for part in _run(f, X, aligned, constants, n_jobs, block_rows, desc):
+        if total is None:
+            total = part
+        elif isinstance(part, tuple):
+            total = tuple(a + b for a, b in zip(total, part, strict=True))
+        else:
+            total = total + part
+    return total
+
+
+def _call(f: Callable[..., Any], block: Block, aligned: Sequence[Any], constants: Sequence[Any]) -> Any:
+    return f(block, *aligned, *constants)
+
+
+def _run(
+    f: Callable[..., Any],
+    X: Any,
+    aligned: Sequence[Any],
+    constants: Sequence[Any],
+    n_jobs: int,
+    block_rows: int | None,
+    desc: str,
+) -> Iterator[Any]:
+    """Yield `f` of every block in the order of the rows."""
+    for a in aligned:
+        if a.shape[0] != X.shape[0]:
+            msg = f"an aligned array has {a.shape[0]} rows, X has {X.shape[0]}."
+            raise ValueError(msg)
+    X = as_rows(X)
+    block_rows = block_rows or default_block_rows(X.shape[1])
+    client = _active_client() if is_dask(X) else None
+    if client is not None:
+        yield from _on_cluster(client, f, X, aligned, constants, desc)
+        return
+    blocks = ((block, [a[rows] for a in aligned]) for rows, block in iter_blocks(X, block_rows))
+    total = len(row_slices(X.shape[0], block_rows))
+    with threadpool_limits(1, user_api="blas"):
+        yield from progress(_on_threads(f, blocks, constants, n_jobs), total=total, desc=desc)
+
+
+def _on_threads(
+    f: Callable[..., Any], blocks: Iterable[tuple[Block, list[Any]]], constants: Sequence[Any], n_jobs: int
+) -> Iterator[Any]:
+    """Read blocks on this thread, at most two ahead of each of `n_jobs` workers."""
+    if n_jobs == 1:
+        for block, rows in blocks:
+            yield _call(f, block, rows, constants)
+        return
+    with ThreadPoolExecutor(n_jobs) as pool:
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for block, rows in blocks:
+                waiting.append(pool.submit(_call, f, block, rows, constants))
+                if len(waiting) > 2 * n_jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _active_client() -> Any:
+    """Return the client of the running `dask.distributed` cluster, or `None`."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return distributed.get_client()
+    except ValueError:  # imported, but no client has been made
+        return None
+
+
+def _on_cluster(
+    client: Any, f: Callable[..., Any], X: Any, aligned: Sequence[Any], constants: Sequence[Any], desc: str
+) -> Iterator[Any]:
+    """Run one task per chunk of rows on the cluster; constants travel once."""
+    if X.numblocks[0] > MAX_CLUSTER_TASKS:
+        X = X.rechunk({0: -(-X.shape[0] // MAX_CLUSTER_TASKS)})
+    shared = client.scatter(list(constants), broadcast=True) if constants else []
+    bounds = np.concatenate([[0], np.cumsum(X.chunks[0])]).tolist()
+    chunks = client.compute([X.blocks[i].to_delayed().ravel()[0] for i in range(X.numblocks[0])])
+    futures = [
+        client.submit(_chunk_task, f, chunk, [a[start:stop] for a in aligned], *shared, pure=False)
+        for chunk, start, stop in zip(chunks, bounds[:-1], bounds[1:], strict=True)
+    ]
+    del chunks
+    for future in progress(futures, total=len(futures), desc=desc):
+        yield future.result()
+
+
+def _chunk_task(f: Callable[..., Any], chunk: Any, aligned: Sequence[Any], *constants: Any) -> Any:
+    """Apply `f` to one chunk on a worker."""
+    with threadpool_limits(1, user_api="blas"):
+        return _call(f, as_block(chunk), aligned, constants)
