@@ -1,12 +1,11 @@
 """Take tissue apart: cell types, programs and archetypes of single-cell, spatial and bulk data, on AnnData."""
 
 import importlib
-from importlib.metadata import version
 from typing import Any
 
 from unmix._settings import set_verbosity, settings
 
-__version__ = version("unmix")
+__version__ = "0.1.0"
 __all__ = ["cli", "datasets", "get", "metrics", "pl", "pp", "set_verbosity", "settings", "tl"]
 
 

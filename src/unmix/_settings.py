@@ -25,6 +25,8 @@ class Settings:
         `None` shows it on a terminal and in a notebook, and stays silent in a pipe.
     progress_delay
         Seconds before a progress bar appears.
+    check_counts
+        Whether tools that model counts warn where they are given something else.
 
     Examples
     --------
@@ -36,6 +38,7 @@ class Settings:
     n_jobs: int | None = None
     progress: bool | None = None
     progress_delay: float = 3.0
+    check_counts: bool = True
 
     def threads(self, n_jobs: int | None = None) -> int:
         """Return the number of threads for one call.

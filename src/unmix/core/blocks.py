@@ -102,6 +102,14 @@ def iter_blocks(X: Any, block_rows: int | None = None) -> Iterator[tuple[slice, 
         start += chunk.shape[0]
 
 
+def take_rows(X: Any, rows: np.ndarray) -> Block:
+    """Read the rows at the increasing positions `rows` into one block."""
+    X = as_rows(X)
+    if is_dask(X):
+        return as_block(X[rows].compute(scheduler="synchronous"))
+    return as_block(X[rows])
+
+
 def map_rows(
     f: Callable[..., Any],
     X: Any,

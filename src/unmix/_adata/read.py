@@ -1,0 +1,138 @@
+"""Reading: which matrix, whether it holds counts, and what every row adds up to."""
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from unmix._settings import settings
+from unmix.core.blocks import Block, map_rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class CountsWarning(UserWarning):
+    """A matrix that should hold counts holds something else."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of an AnnData, ready for :mod:`unmix.core.blocks`, and where it was found."""
+
+    X: Any
+    var_names: pd.Index
+    obs_names: pd.Index
+    where: str
+
+
+@dataclass(frozen=True)
+class RowSummary:
+    """What one pass over the rows tells: totals, and whether all entries are counts."""
+
+    totals: np.ndarray
+    finite: bool
+    smallest: float
+    integer: bool
+
+
+def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
+    """Return `X` or a layer of `adata`, without loading what is on disk.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If the matrix is missing, has no rows or no genes, or names are duplicated.
+    """
+    if layer is not None and layer not in adata.layers:
+        msg = f"`layer` {layer!r} is not among the layers {sorted(k for k in adata.layers if k)}."
+        raise KeyError(msg)
+    X = adata.X if layer is None else adata.layers[layer]
+    where = "X" if layer is None else f"layers[{layer!r}]"
+    if X is None:
+        msg = "the AnnData has no X; give `layer=`."
+        raise ValueError(msg)
+    if 0 in X.shape:
+        msg = f"{where} is empty: {X.shape[0]} observations x {X.shape[1]} genes."
+        raise ValueError(msg)
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()].unique()[:3].tolist()
+        msg = f"gene names must be unique; {twice} occur more than once. Call `adata.var_names_make_unique()` first."
+        raise ValueError(msg)
+    if np.dtype(X.dtype).kind not in "biuf":
+        msg = f"{where} must hold numbers, its dtype is {X.dtype}."
+        raise ValueError(msg)
+    return Matrix(X, pd.Index(adata.var_names), pd.Index(adata.obs_names), where)
+
+
+def read_labels(adata: "AnnData", groupby: str) -> pd.Categorical:
+    """Return a column of `obs` as a categorical of strings without unused categories; missing labels stay missing.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If every label is missing.
+    """
+    if groupby not in adata.obs:
+        msg = f"`groupby` {groupby!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."
+        raise KeyError(msg)
+    column = pd.Series(np.asarray(adata.obs[groupby], dtype=object))
+    labels = pd.Categorical(column.where(column.isna(), column.astype(str)))
+    if len(labels.categories) == 0:
+        msg = f"obs[{groupby!r}] holds no label, only missing values."
+        raise ValueError(msg)
+    return labels
+
+
+def summarise_rows(matrix: Matrix, *, n_jobs: int = 1) -> RowSummary:
+    """Walk once over the rows: totals (float64), smallest entry, whether all are finite and whole numbers."""
+    totals, smallest, whole = map_rows(_summarise_block, matrix.X, n_jobs=n_jobs, desc="checking the counts")
+    return RowSummary(totals, bool(np.isfinite(totals).all()), float(np.min(smallest)), bool(whole.all()))
+
+
+def _summarise_block(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values = block.data if sparse.issparse(block) else block
+    n = block.shape[0]
+    totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+    smallest = float(values.min()) if values.size else 0.0
+    whole = values.dtype.kind in "biu" or bool(np.all(values == np.floor(values)))
+    return totals, np.full(n, smallest), np.full(n, whole)
+
+
+def check_expression(matrix: Matrix, summary: RowSummary, *, expect_counts: bool) -> None:
+    """Refuse what is no expression matrix, and warn once where counts were expected and are not there.
+
+    Raises
+    ------
+    ValueError
+        If an entry is NaN, infinite or negative.
+
+    Warns
+    -----
+    CountsWarning
+        If `expect_counts` and `settings.check_counts` are set and an entry is not a whole number.
+    """
+    if not summary.finite:
+        rows = np.flatnonzero(~np.isfinite(summary.totals))
+        msg = f"{matrix.where} holds NaN or infinite values, first in {matrix.obs_names[rows[0]]!r} ({len(rows)} rows)."
+        raise ValueError(msg)
+    if summary.smallest < 0:
+        msg = (
+            f"{matrix.where} holds negative values (smallest {summary.smallest:g}); counts or other non-negative, "
+            "not log-transformed or scaled, expression is needed. Name the layer that holds it with `layer=`."
+        )
+        raise ValueError(msg)
+    if expect_counts and settings.check_counts and not summary.integer:
+        msg = (
+            f"{matrix.where} holds values that are not whole numbers; this method models counts. If they are normalised "
+            "or log-transformed, give the counts with `layer=`; if they are counts all the same (some aligners split "
+            "reads), set `unmix.settings.check_counts = False`."
+        )
+        warnings.warn(msg, CountsWarning, stacklevel=3)

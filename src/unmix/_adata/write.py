@@ -1,0 +1,150 @@
+"""Writing results: storable values only, all of a tool's slots or none."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from unmix._adata.keys import column_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+ATTRIBUTES = ("layers", "obsm", "varm", "obs", "var", "uns")
+
+
+@dataclass
+class Slots:
+    """What a tool wants to write, by attribute of the AnnData and key."""
+
+    obs: dict[str, Any] = field(default_factory=dict)
+    var: dict[str, Any] = field(default_factory=dict)
+    obsm: dict[str, Any] = field(default_factory=dict)
+    varm: dict[str, Any] = field(default_factory=dict)
+    uns: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, Any] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """Return the slots as a reader would write them, such as `obsm['deconvolve']`."""
+        return [f"{attribute}[{key!r}]" for attribute in ATTRIBUTES for key in getattr(self, attribute)]
+
+
+def storable(value: Any) -> Any:
+    """Return `value` as something that h5ad and zarr store and give back.
+
+    Tuples and sets become lists, paths and functions strings, dataclasses and keys of any type dicts with string keys,
+    `/` in keys and columns `_`, an AnnData a line that describes it.
+
+    Examples
+    --------
+    >>> storable({"a/b": (1, 2), 3: None})
+    {'a_b': [1, 2], '3': None}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, pd.DataFrame):
+        return _storable_table(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return storable(asdict(value))
+    if isinstance(value, Mapping):
+        keys = column_names([str(key) for key in value])
+        return {key: storable(item) for key, item in zip(keys, value.values(), strict=True)}
+    if isinstance(value, np.ndarray):
+        return value if value.dtype.kind in "biufUS" else np.array(["" if v is None else str(v) for v in value.ravel()])
+    if isinstance(value, pd.Series | pd.Index | pd.Categorical):
+        return storable(np.asarray(value))
+    if isinstance(value, list | tuple | set | frozenset):
+        return _storable_list(sorted(value, key=str) if isinstance(value, set | frozenset) else list(value))
+    if sparse.issparse(value):
+        return value
+    return _described(value)
+
+
+def _storable_table(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
+    table.columns = column_names([str(name) for name in table.columns])
+    table.index = table.index.astype(str)
+    for name in table.columns[table.dtypes == object]:
+        table[name] = pd.Categorical(table[name].astype(str))
+    return table
+
+
+def _storable_list(items: list[Any]) -> Any:
+    items = [storable(item) for item in items]
+    if all(isinstance(item, str) for item in items):
+        return np.array(items, dtype=str) if items else np.array([], dtype="U1")
+    if all(isinstance(item, bool | int | float) for item in items):
+        return items
+    return {str(i): item for i, item in enumerate(items)}
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.random.Generator):
+        return f"numpy.random.Generator({type(value.bit_generator).__name__})"
+    if hasattr(value, "n_obs") and hasattr(value, "n_vars"):
+        return f"{type(value).__name__} with n_obs x n_vars = {value.n_obs} x {value.n_vars}"
+    return getattr(value, "__qualname__", None) or str(value)
+
+
+def write(adata: "AnnData", slots: Slots) -> None:
+    """Write all slots into `adata`, or, on any error or interrupt, none.
+
+    Parameters
+    ----------
+    adata
+        Object to write to; a view becomes an object of its own first.
+    slots
+        What to write; `obs` and `var` values are columns, `obsm` and `varm` values arrays or DataFrames.
+    """
+    ready = [
+        (attribute, key, _prepared(adata, attribute, value))
+        for attribute in ATTRIBUTES
+        for key, value in getattr(slots, attribute).items()
+    ]
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    undo: list[tuple[str, str, Any]] = []
+    try:
+        for attribute, key, value in ready:
+            undo.append((attribute, key, _current(adata, attribute, key)))
+            getattr(adata, attribute)[key] = value
+    except BaseException:
+        for attribute, key, value in reversed(undo):
+            _restore(adata, attribute, key, value)
+        raise
+
+
+_ABSENT = object()
+
+
+def _prepared(adata: "AnnData", attribute: str, value: Any) -> Any:
+    if attribute in ("obs", "var"):
+        index = adata.obs_names if attribute == "obs" else adata.var_names
+        return value if isinstance(value, pd.Categorical) else pd.Series(np.asarray(value), index=index)
+    if attribute == "uns":
+        return storable(value)
+    if isinstance(value, pd.DataFrame):
+        value = _storable_table(value)
+        value.index = adata.obs_names if attribute == "obsm" else adata.var_names
+    return value
+
+
+def _current(adata: "AnnData", attribute: str, key: str) -> Any:
+    slot = getattr(adata, attribute)
+    return slot[key] if key in slot else _ABSENT
+
+
+def _restore(adata: "AnnData", attribute: str, key: str, value: Any) -> None:
+    slot = getattr(adata, attribute)
+    if value is not _ABSENT:
+        slot[key] = value
+    elif key in slot:
+        del slot[key]

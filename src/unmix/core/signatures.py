@@ -1,0 +1,284 @@
+"""Signatures of cell types from labelled cells: mean profiles, their sampling variances, tests, and markers.
+
+Symbols: y_cg is the count of gene g in cell c, n_c = sum_g y_cg its depth, x_cg = y_cg / n_c the share of the gene. The
+profile of type k is S_gk, the mean of `SCALE` x_cg over its n_k cells, with sampling variance V_gk.
+"""
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from scipy import sparse, stats
+
+from unmix.core.blocks import Block, reduce_rows
+
+SCALE = 1e4
+"""Profiles are counts per `SCALE` counts."""
+PSEUDO = 0.5
+"""Added to both means of a fold change, in counts per `SCALE`."""
+PRIOR_DF = 10.0
+"""Weight, in cells, of the variance expected from a gene's Fano factor against a type's own."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over the cells of every type; arrays are types x genes unless said."""
+
+    n_cells: np.ndarray
+    """Cells of every type, shape (K,)."""
+    depth: np.ndarray
+    """Sum of the depths n_c, shape (K,)."""
+    share: np.ndarray
+    share_squared: np.ndarray
+    log: np.ndarray
+    """Sum of log1p(`SCALE` x_cg)."""
+    log_squared: np.ndarray
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Profiles of cell types and what a test says of every gene; arrays are genes x types unless said."""
+
+    profiles: np.ndarray
+    """Mean of depth-normalised counts, counts per 10,000."""
+    variances: np.ndarray
+    """Sampling variance of every entry of `profiles`."""
+    log_fold_change: np.ndarray
+    """log2 of the type's mean over the mean of all other cells."""
+    p_values: np.ndarray
+    """Two-sided, type against rest."""
+    q_values: np.ndarray
+    """Benjamini-Hochberg over the genes of a type."""
+    n_cells: np.ndarray
+    """Shape (K,)."""
+    sizes: np.ndarray
+    """Mean depth of a type's cells in counts, shape (K,)."""
+    shrinkage: np.ndarray
+    """Weight of the pooled mean in a type's profile, 0 for types with enough cells; shape (K,)."""
+
+
+@dataclass(frozen=True)
+class MarkerChoice:
+    """Markers of every type, and the curve they were chosen by."""
+
+    markers: list[np.ndarray]
+    """Positions of the markers of every type, best first."""
+    n_markers: int
+    """Markers per type that gave the smallest condition number."""
+    curve: np.ndarray
+    """Columns: markers per type, condition number of the signature."""
+
+
+@nb.njit(cache=True, nogil=True)
+def _add_cells(
+    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, labels: np.ndarray, scale: float, sums: np.ndarray
+) -> None:
+    """Add x, x^2, log1p(scale x) and its square of every labelled cell to `sums` (4, K, G)."""
+    for c in range(labels.size):
+        k = labels[c]
+        total = 0.0
+        for p in range(indptr[c], indptr[c + 1]):
+            total += data[p]
+        if k < 0 or total <= 0:
+            continue
+        for p in range(indptr[c], indptr[c + 1]):
+            x = data[p] / total
+            log = np.log1p(scale * x)
+            g = indices[p]
+            sums[0, k, g] += x
+            sums[1, k, g] += x * x
+            sums[2, k, g] += log
+            sums[3, k, g] += log * log
+
+
+def _moments_of_block(block: Block, labels: np.ndarray, n_types: int) -> tuple[np.ndarray, np.ndarray]:
+    cells = sparse.csr_array(block)
+    sums = np.zeros((4, n_types, cells.shape[1]))
+    data = cells.data.astype(np.float64)
+    _add_cells(cells.indptr.astype(np.int64), cells.indices.astype(np.int64), data, labels, SCALE, sums)
+    totals = np.asarray(cells.sum(axis=1, dtype=np.float64)).ravel()
+    used = (labels >= 0) & (totals > 0)
+    of_type = np.zeros((2, n_types))
+    np.add.at(of_type[0], labels[used], 1.0)
+    np.add.at(of_type[1], labels[used], totals[used])
+    return of_type, sums
+
+
+def moments(X: object, labels: np.ndarray, n_types: int, *, n_jobs: int = 1) -> Moments:
+    """Sum the cells of every type in one pass over the rows.
+
+    Parameters
+    ----------
+    X
+        Counts, cells x genes.
+    labels
+        Type of every cell, 0 to `n_types` - 1, or -1 for cells to leave out; cells without counts are left out too.
+    n_types
+        Number of types K.
+    n_jobs
+        Threads.
+
+    Examples
+    --------
+    >>> m = moments(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([0, 0]), 1)
+    >>> m.share
+    array([[0.75, 1.25]])
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    of_type, sums = reduce_rows(
+        _moments_of_block, X, labels, constants=(n_types,), n_jobs=n_jobs, desc="signatures of the reference"
+    )
+    return Moments(of_type[0], of_type[1], sums[0], sums[1], sums[2], sums[3])
+
+
+def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
+    """Turn sums over cells into profiles, variances and Welch tests.
+
+    Types of fewer than `min_cells` cells are shrunk towards the pooled mean of all types. The weight of the pooled mean
+    is lambda_k = sum_g V_gk / sum_g (S_gk - m_g)^2, at most 1: the share of the distance between profile and pooled mean
+    that sampling alone would make (James-Stein; Schaefer and Strimmer 2005).
+
+    Parameters
+    ----------
+    m
+        Sums over the cells of K types; every type needs at least one cell.
+    min_cells
+        Number of cells from which a type is left as it is.
+
+    References
+    ----------
+    Schaefer, J. and Strimmer, K. (2005) A shrinkage approach to large-scale covariance matrix estimation.
+    Stat. Appl. Genet. Mol. Biol. 4, 32.
+    """
+    n = m.n_cells[:, None]
+    mean = SCALE * m.share / n
+    within = np.maximum(SCALE**2 * m.share_squared - n * mean**2, 0.0)  # sums of squares about the type's mean
+    few = m.n_cells < min_cells
+    pooled = mean.mean(axis=0)
+    variances = _moderated_variances(mean, within, m.n_cells) / n
+    distance = ((mean - pooled) ** 2).sum(axis=1)
+    weight = np.where(few, np.minimum(variances.sum(axis=1) / np.maximum(distance, 1e-300), 1.0), 0.0)
+    profiles = (1 - weight[:, None]) * mean + weight[:, None] * pooled
+    p_values = _welch(m)
+    q_values = stats.false_discovery_control(p_values, axis=1)
+    return Signatures(
+        profiles.T.copy(),
+        ((1 - weight[:, None]) ** 2 * variances).T.copy(),
+        _log_fold_change(m).T.copy(),
+        p_values.T.copy(),
+        q_values.T.copy(),
+        m.n_cells.astype(np.int64),
+        m.depth / m.n_cells,
+        weight,
+    )
+
+
+def _moderated_variances(mean: np.ndarray, within: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+    """Variance of a cell about its type's mean, drawn towards Fano factor x mean with `PRIOR_DF` cells' weight.
+
+    A gene's Fano factor is pooled over the types, so that an entry seen in no cell of a small type has a variance too.
+    """
+    total = within.sum(axis=0)
+    expected = ((n_cells - 1.0)[:, None] * mean).sum(axis=0)
+    overall = total.sum() / max(expected.sum(), 1e-300)
+    fano = np.where(expected > 0, total / np.where(expected > 0, expected, 1.0), overall)
+    floor = (n_cells @ mean) / n_cells.sum() / n_cells.sum()  # one count's worth, spread over all cells
+    prior = fano * np.maximum(mean, floor)
+    df = n_cells[:, None] - 1.0
+    return (within + PRIOR_DF * prior) / (df + PRIOR_DF)
+
+
+def _welch(m: Moments) -> np.ndarray:
+    """Two-sided p-values of Welch's t-test on log1p values, type against all other cells; 1 where it is undefined."""
+    n = m.n_cells[:, None]
+    rest = n.sum() - n
+    mean, mean_rest = m.log / n, (m.log.sum(axis=0) - m.log) / np.maximum(rest, 1)
+    var = _sample_variance(m.log, m.log_squared, n)
+    var_rest = _sample_variance(m.log.sum(axis=0) - m.log, m.log_squared.sum(axis=0) - m.log_squared, rest)
+    a, b = var / n, var_rest / np.maximum(rest, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (mean - mean_rest) / np.sqrt(a + b)
+        df = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (rest - 1))
+        p = 2 * stats.t.sf(np.abs(t), df)
+    return np.where(np.isfinite(p), p, 1.0)
+
+
+def _sample_variance(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> np.ndarray:
+    return np.where(n > 1, np.maximum(squares - total**2 / np.maximum(n, 1), 0.0) / np.maximum(n - 1, 1), np.nan)
+
+
+def _log_fold_change(m: Moments) -> np.ndarray:
+    n = m.n_cells[:, None]
+    rest = (m.share.sum(axis=0) - m.share) / np.maximum(n.sum() - n, 1)
+    return np.log2((SCALE * m.share / n + PSEUDO) / (SCALE * rest + PSEUDO))
+
+
+def choose_markers(
+    profiles: np.ndarray,
+    log_fold_change: np.ndarray,
+    q_values: np.ndarray,
+    *,
+    bounds: tuple[int, int] = (50, 150),
+    max_q: float = 0.01,
+) -> MarkerChoice:
+    """Choose markers as CIBERSORT does: the number per type whose signature has the smallest condition number.
+
+    The genes of a type are those that rise in it at a q-value of at most `max_q`, by decreasing fold change; where they
+    are fewer than the lower bound, rising genes above `max_q` follow. For every G between the bounds the union of the
+    first G of every type is a candidate (Newman et al. 2015).
+
+    Parameters
+    ----------
+    profiles, log_fold_change, q_values
+        Genes x types.
+    bounds
+        Smallest and largest G.
+    max_q
+        Largest q-value of a marker.
+
+    References
+    ----------
+    Newman, A. M. et al. (2015) Robust enumeration of cell subsets from tissue expression profiles. Nat. Methods 12, 453.
+
+    Examples
+    --------
+    >>> choice = choose_markers(np.eye(4) + 0.1, 4 * np.eye(4) - 1, np.zeros((4, 4)), bounds=(1, 2))
+    >>> [m.tolist() for m in choice.markers], choice.n_markers
+    ([[0], [1], [2], [3]], 1)
+    """
+    ranked = [
+        _ranked_genes(log_fold_change[:, k], q_values[:, k], bounds[0], max_q) for k in range(profiles.shape[1])
+    ]
+    sizes = range(bounds[0], max(bounds[0], min(bounds[1], max(map(len, ranked)))) + 1)
+    curve = np.array([(size, _condition_number(profiles, ranked, size)) for size in sizes])
+    best = int(curve[np.argmin(curve[:, 1]), 0])
+    return MarkerChoice([genes[:best] for genes in ranked], best, curve)
+
+
+def _ranked_genes(log_fold_change: np.ndarray, q_values: np.ndarray, at_least: int, max_q: float) -> np.ndarray:
+    rising = np.flatnonzero(log_fold_change > 0)
+    passing = q_values[rising] <= max_q
+    order = rising[np.lexsort((rising, -log_fold_change[rising], ~passing))]
+    return order[: max(int(passing.sum()), at_least)]
+
+
+def _condition_number(profiles: np.ndarray, ranked: list[np.ndarray], size: int) -> float:
+    genes = np.unique(np.concatenate([genes[:size] for genes in ranked]))
+    singular = np.linalg.svd(profiles[genes], compute_uv=False) if len(genes) else np.zeros(1)
+    full_rank = len(singular) == profiles.shape[1] and singular[-1] > 0
+    return float(singular[0] / singular[-1]) if full_rank else np.inf
+
+
+def collinear_types(profiles: np.ndarray, threshold: float = 0.999) -> list[tuple[int, int, float]]:
+    """Return the pairs of types whose profiles have a cosine of at least `threshold`, with the cosine.
+
+    Examples
+    --------
+    >>> [(i, j) for i, j, _ in collinear_types(np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 1.0]]))]
+    [(0, 1)]
+    """
+    norm = np.linalg.norm(profiles, axis=0)
+    unit = profiles / np.where(norm > 0, norm, 1.0)
+    cosine = np.minimum(unit.T @ unit, 1.0)
+    first, second = np.nonzero(np.triu(cosine >= threshold, 1))
+    return [(int(i), int(j), float(cosine[i, j])) for i, j in zip(first, second, strict=True)]

@@ -1,0 +1,129 @@
+"""Signatures of cell types from labelled cells."""
+
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata import keys
+from unmix._adata.signatures import reference_signatures, table_of, warn_few_cells
+from unmix._adata.tool import tool
+from unmix._adata.write import Slots
+from unmix._settings import settings
+from unmix.core.signatures import choose_markers
+
+
+@tool
+def signatures(
+    adata: AnnData,
+    groupby: str,
+    *,
+    layer: str | None = None,
+    n_markers: tuple[int, int] = (50, 150),
+    max_q: float = 0.01,
+    min_cells: int = 10,
+    key_added: str = "signatures",
+    n_jobs: int | None = None,
+    copy: bool = False,
+) -> Slots:
+    """Signatures of the cell types of a labelled reference: profiles, their variances, tests and markers.
+
+    One pass over the cells. The profile of a type is the mean of its cells' counts per 10,000; beside it stands the
+    sampling variance of every entry. Each type is tested against all other cells (Welch's t-test on `log1p`, FDR by
+    Benjamini-Hochberg); markers are the genes of largest fold change below `max_q`, as many per type as give the
+    signature the smallest condition number (Newman et al. 2015). Types of fewer than `min_cells` cells are shrunk towards
+    the pooled mean, by the share of their distance from it that sampling explains, and named in a warning.
+
+    Parameters
+    ----------
+    adata
+        Labelled cells; counts.
+    groupby
+        Column of `obs` with the cell type; cells without a label are left out.
+    layer
+        Layer with the counts; `None` for `X`.
+    n_markers
+        Smallest and largest number of markers per type.
+    max_q
+        Largest q-value of a marker.
+    min_cells
+        Cells from which a type's profile is left as it is.
+    key_added
+        Name of the slots.
+    n_jobs
+        Threads; `None` for the setting.
+    copy
+        Whether to return a copy instead of writing to `adata`.
+
+    Returns
+    -------
+    `None`, or with `copy=True` the copy. Sets the following fields:
+
+    `varm[key_added]` : DataFrame, n_vars x types
+        Profiles, counts per 10,000 counts of a cell.
+    `varm[key_added + "_variance"]` : DataFrame, n_vars x types
+        Sampling variances of the profiles.
+    `varm[key_added + "_logfc"]`, `varm[key_added + "_qvals"]` : DataFrame, n_vars x types
+        log2 fold change and q-value, type against rest.
+    `var[key_added + "_marker"]` : category
+        Type that the gene is a marker of, by largest fold change where there are several; empty for other genes.
+    `uns[key_added]` : dict
+        `names`, `n_cells`, `sizes` (mean counts per cell), `shrinkage`, `n_markers`, `curve` (markers per type against
+        condition number), `params`.
+
+    Raises
+    ------
+    KeyError
+        If `groupby` or `layer` does not exist.
+    ValueError
+        If the matrix holds NaN or negative values, or fewer than two types have cells.
+
+    References
+    ----------
+    Newman, A. M. et al. (2015) Robust enumeration of cell subsets from tissue expression profiles. Nat. Methods 12, 453.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> _, reference = um.datasets.pbmc_spots()
+    >>> um.pp.signatures(reference, "cell_type", n_markers=(5, 50))
+    >>> reference.varm["signatures"].loc["CD79A"].idxmax()
+    'CD19+ B'
+    """
+    names, genes, found = reference_signatures(
+        adata, groupby, layer=layer, min_cells=min_cells, n_jobs=settings.threads(n_jobs)
+    )
+    warn_few_cells(names, found)
+    choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=n_markers, max_q=max_q)
+    tables = {
+        "": found.profiles,
+        keys.VARIANCE: found.variances,
+        keys.LOG_FOLD_CHANGE: found.log_fold_change,
+        keys.Q_VALUES: found.q_values,
+    }
+    return Slots(
+        varm={key_added + ending: table_of(values, genes, names) for ending, values in tables.items()},
+        var={key_added + keys.MARKER: _marker_of(choice.markers, found.log_fold_change, names)},
+        uns={
+            key_added: {
+                "names": names,
+                "n_cells": found.n_cells,
+                "sizes": found.sizes,
+                "shrinkage": found.shrinkage,
+                "n_markers": choice.n_markers,
+                "curve": pd.DataFrame(choice.curve, columns=["n_markers", "condition_number"]),
+            }
+        },
+    )
+
+
+def _marker_of(markers: list[np.ndarray], log_fold_change: np.ndarray, names: list[str]) -> pd.Categorical:
+    """Name the type that every gene is a marker of; the one of largest fold change where there are several."""
+    owner = np.full(len(log_fold_change), -1)
+    largest = np.full(len(log_fold_change), -np.inf)
+    for k, genes in enumerate(markers):
+        better = genes[log_fold_change[genes, k] > largest[genes]]
+        owner[better], largest[better] = k, log_fold_change[better, k]
+    return pd.Categorical.from_codes(owner, names)
+
+
