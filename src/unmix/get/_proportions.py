@@ -1,0 +1,76 @@
+"""The table of proportions."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata import keys
+from unmix._adata.stored import stored_entry, stored_table
+
+
+def proportions(
+    adata: AnnData, *, key: str = "deconvolve", tidy: bool = False, as_rna: bool | None = None
+) -> pd.DataFrame:
+    """Proportions of cell types, with the types' original names.
+
+    Parameters
+    ----------
+    adata
+        Object that :func:`unmix.tl.deconvolve` has written to.
+    key
+        The tool's `key_added`.
+    tidy
+        Whether to return one row per observation and type instead of one column per type.
+    as_rna
+        `True` for shares of RNA, `False` for shares of cells, `None` for what is stored. The two differ by the mean counts
+        per cell of the types, which a reference of cells gives.
+
+    Returns
+    -------
+    n_obs x types; or, if `tidy`, the columns `obs_name`, `cell_type`, `proportion`, and `se` where standard errors are
+    stored and `as_rna` does not ask for other fractions. Rows of observations that could not be fitted are NaN.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    ValueError
+        If `as_rna` asks for a conversion and the reference did not give the types' sizes.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, reference = um.datasets.pbmc_spots()
+    >>> um.tl.deconvolve(spots, reference, groupby="cell_type")
+    >>> bool(um.get.proportions(spots).sum(axis=1).round(6).eq(1).all())
+    True
+    """
+    entry = stored_entry(adata, key, "deconvolve")
+    table = stored_table(adata, key, entry["names"])
+    converted = as_rna is not None and as_rna != (entry["fraction_of"] == "RNA")
+    if converted:
+        table = _convert(table, entry, to_rna=bool(as_rna))
+    return _tidy(adata, key, table, with_se=not converted) if tidy else table
+
+
+def _convert(table: pd.DataFrame, entry: dict, *, to_rna: bool) -> pd.DataFrame:
+    if entry.get("sizes") is None:
+        msg = "shares of cells and of RNA can be converted only where the reference is made of cells, not of a table."
+        raise ValueError(msg)
+    sizes = np.asarray(entry["sizes"], dtype=float)
+    amounts = table * sizes if to_rna else table / sizes
+    return amounts.div(amounts.sum(axis=1), axis=0)
+
+
+def _tidy(adata: AnnData, key: str, table: pd.DataFrame, *, with_se: bool) -> pd.DataFrame:
+    names = table.columns
+    long = pd.DataFrame(
+        {
+            "obs_name": np.repeat(table.index.to_numpy(), len(names)),
+            "cell_type": pd.Categorical.from_codes(np.tile(np.arange(len(names)), len(table)), names),
+            "proportion": table.to_numpy().ravel(),
+        }
+    )
+    if with_se and key + keys.SE in adata.obsm:
+        long["se"] = np.asarray(adata.obsm[key + keys.SE]).ravel()
+    return long
