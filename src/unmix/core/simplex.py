@@ -4,14 +4,15 @@ Both problems are solved from the normal equations: with the design A (m, K), `g
 are all that a fit of the rows of Y needs, whatever m is. One primal active-set method on the Cholesky factor of the free
 columns serves both (Lawson and Hanson 1974, chapter 23, started from a guess of the support as in Bro and de Jong 1997):
 it visits no support twice, so that it ends after finitely many steps, and entries outside the support are exactly zero.
-A column that depends on the free ones is left out: its multiplier is zero, so that the answer is optimal without it.
+A column that depends on the free ones is left out: its multiplier is zero, so that the answer is optimal without it; one
+that depends on them to working precision only takes the place of one of them where that lowers the objective.
 """
 
 import numba as nb
 import numpy as np
 
-PIVOT_TOL = 1e-13
-"""A column is dependent when less than this part of its squared length is left beside the free columns."""
+PIVOT_TOL = float(np.finfo(float).eps)
+"""A column is dependent when less than this, times K, of its squared length is left beside the free columns."""
 
 GRADIENT_TOL = 8 * float(np.finfo(float).eps)
 """Multipliers count as zero below this, times the number of columns and the size of the terms that were added up."""
@@ -150,7 +151,8 @@ def simplex_ls(gram: np.ndarray, cross: np.ndarray, start: np.ndarray | None = N
            [1.   , 0.   ]])
     """
     gram, cross = _checked(gram, cross)
-    shifted = gram + np.trace(gram, axis1=1, axis2=2)[:, None, None] / gram.shape[1]
+    mean_square = np.trace(gram, axis1=1, axis2=2)[:, None, None] / gram.shape[1]
+    shifted = gram + np.where(mean_square > 0, mean_square, 1.0)
     scale = _column_scale(shifted)
     scaled = shifted / (scale[:, :, None] * scale[:, None, :])
     ones = np.ascontiguousarray(np.broadcast_to(1.0 / scale, (len(gram), gram.shape[1])))
@@ -294,12 +296,10 @@ def solve_row(G, c, a, total, w, L, vectors, order):  # type: ignore[no-untyped-
                 best, j = g[m], m
         if j < 0:
             return True
-        if not _append(G, c, a, L, vectors, order, k, j):
-            barred[j] = 1.0
-            continue
-        k += 1
+        entered = _append(G, c, a, L, vectors, order, k, j)
+        k = k + 1 if entered else _exchange(G, c, a, total, w, L, vectors, order, k, j)
         multiplier = _support_answer(L, vectors, k, total)
-        if z[k - 1] <= 0.0:  # only rounding does this: the column has nothing to give
+        if entered and z[k - 1] <= 0.0:  # only rounding does this: the column has nothing to give
             k -= 1
             barred[j] = 1.0
             multiplier = _support_answer(L, vectors, k, total)
@@ -311,7 +311,10 @@ def solve_row(G, c, a, total, w, L, vectors, order):  # type: ignore[no-untyped-
         w[:] = 0.0
         for b in range(k):
             w[order[b]] = z[b]
-        barred[:] = 0.0
+        if w[j] > 0.0:
+            barred[:] = 0.0
+        else:
+            barred[j] = 1.0
     return False
 
 
@@ -392,6 +395,36 @@ def _step_to_bound(w, z, order, k):  # type: ignore[no-untyped-def]
     return kept
 
 
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _exchange(G, c, a, total, w, L, vectors, order, k, j):  # type: ignore[no-untyped-def]
+    """Move along the direction without curvature that raises the dependent column j, until a free entry reaches zero.
+
+    Return the size of the new support; nothing changes where no entry falls.
+    """
+    ya, z = vectors[1], vectors[2]
+    slope = 0.0
+    if total > 0.0:
+        al, aa = -a[j], 0.0
+        for b in range(k):
+            al += ya[b] * L[k, b]
+            aa += ya[b] * ya[b]
+        slope = al / aa
+    for b in range(k):
+        z[b] = slope * ya[b] - L[k, b]
+    _back_substitute(L, z, k)
+    length = np.inf
+    for b in range(k):
+        if z[b] < 0.0:
+            length = min(length, -w[order[b]] / z[b])
+    if length == np.inf:
+        return k
+    for b in range(k):
+        z[b] = w[order[b]] + 2.0 * length * z[b]
+    kept = _step_to_bound(w, z, order, k)
+    order[kept] = j
+    return _refactor(G, c, a, L, vectors, order, 0, kept + 1)
+
+
 @nb.njit(cache=True, nogil=True)
 def _refactor(G, c, a, L, vectors, order, first, k):  # type: ignore[no-untyped-def]
     """Rebuild the factor from row `first` on, leaving out dependent columns; return the size of the support."""
@@ -419,7 +452,7 @@ def _append(G, c, a, L, vectors, order, k, j):  # type: ignore[no-untyped-def]
         pivot -= s * s
         sc -= s * yc[r]
         sa -= s * ya[r]
-    if not pivot > PIVOT_TOL * G[j, j]:
+    if not pivot > PIVOT_TOL * len(c) * G[j, j]:
         return False
     inverse = 1.0 / np.sqrt(pivot)
     L[k, k], yc[k], ya[k] = inverse, sc * inverse, sa * inverse
@@ -440,8 +473,14 @@ def _support_answer(L, vectors, k, total):  # type: ignore[no-untyped-def]
         multiplier = (total - ac) / aa
     for b in range(k):
         z[b] = yc[b] + multiplier * ya[b]
+    _back_substitute(L, z, k)
+    return multiplier
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _back_substitute(L, z, k):  # type: ignore[no-untyped-def]
+    """Solve `L' x = z` in place."""
     for r in range(k - 1, -1, -1):
         z[r] *= L[r, r]
         for b in range(r):
             z[b] -= L[r, b] * z[r]
-    return multiplier
