@@ -64,7 +64,7 @@ def pbmc_spots(
     >>> spots.shape, reference.obs["cell_type"].nunique()
     ((300, 765), 10)
     >>> spots.obsm["truth_proportions"].iloc[0, :3].round(2).tolist()
-    [0.0, 0.0, 0.0]
+    [0.0, 0.83, 0.0]
     """
     rng = np.random.default_rng(rng)
     reference, pool = split_cells(_pbmc_cells(), "cell_type", rng=rng)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from unmix._adata.keys import column_names
 from unmix.datasets._tissue import cells_in_spots, compositions, grid, smooth_fields
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def add_truth(spots: "AnnData", types: list[str], cells: np.ndarray, umi: np.nda
     }
     spots.obs["n_cells"] = cells.sum(axis=1)
     for key, table in tables.items():
-        spots.obsm[key] = pd.DataFrame(table, index=spots.obs_names, columns=[t.replace("/", "_") for t in types])
+        spots.obsm[key] = pd.DataFrame(table, index=spots.obs_names, columns=column_names(types))
         spots.uns[key] = {"names": list(types)}
 
 
@@ -173,6 +174,9 @@ def _members(cells: "AnnData", groupby: str) -> dict[str, np.ndarray]:
         msg = f"`groupby`={groupby!r} is not a column of `cells.obs`; there are {list(cells.obs.columns)}."
         raise ValueError(msg)
     labels = cells.obs[groupby].astype(object)
+    if labels.isna().all():
+        msg = f"no cell has a label in `cells.obs[{groupby!r}]`."
+        raise ValueError(msg)
     return {str(name): np.flatnonzero(labels == name) for name in sorted(labels.dropna().unique(), key=str)}
 
 
