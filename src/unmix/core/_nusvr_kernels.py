@@ -1,0 +1,192 @@
+"""Compiled pieces of the nu-SVR's interior point: one formula each, over rows that share nothing.
+
+A row here is one side (upper or lower quantile) of one response: dual `a` in (0, 1), slacks `z` of a >= 0 and `x` of
+a <= 1, signed residual `p` = x - z at a solution, and `D` = 1 / (z / a + x / (1 - a)), the weight of a gene in the
+normal equations. `m` is the complementarity that a step aims at; `c`, `e` are Mehrotra's second-order terms da dz, da dx.
+"""
+
+import numba as nb
+import numpy as np
+
+CAP = 1e-9
+"""Added to 1 / D, so that tied residuals cannot send a weight to infinity."""
+
+_fast = nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+
+
+@_fast
+def weigh(a: np.ndarray, z: np.ndarray, x: np.ndarray, D: np.ndarray, sums: np.ndarray) -> None:
+    """Fill the weights D; sums of every row: D, complementarity a z + (1 - a) x, hinge x, dual a."""
+    for b in range(a.shape[0]):
+        total = gap = hinge = mass = 0.0
+        for i in range(a.shape[1]):
+            q = 1.0 - a[b, i]
+            d = a[b, i] * q / (z[b, i] * q + x[b, i] * a[b, i] + CAP * a[b, i] * q)
+            D[b, i] = d
+            total += d
+            gap += a[b, i] * z[b, i] + q * x[b, i]
+            hinge += x[b, i]
+            mass += a[b, i]
+        sums[0, b] = total
+        sums[1, b] = gap
+        sums[2, b] = hinge
+        sums[3, b] = mass
+
+
+@_fast
+def predict(
+    a: np.ndarray,
+    z: np.ndarray,
+    x: np.ndarray,
+    D: np.ndarray,
+    p: np.ndarray,
+    dp: np.ndarray,
+    c: np.ndarray,
+    e: np.ndarray,
+    reach: np.ndarray,
+    second: np.ndarray,
+) -> None:
+    """Affine step (m = 0): second-order terms c, e; inverse of the longest step and sum of c - e of every row."""
+    for b in range(a.shape[0]):
+        longest = 1.0
+        total = 0.0
+        for i in range(a.shape[1]):
+            q = 1.0 - a[b, i]
+            da = D[b, i] * (p[b, i] + dp[b, i])
+            up = da / a[b, i]
+            down = da / q
+            longest = max(longest, max(max(-up, down), max(1.0 + up, 1.0 - down)))
+            c[b, i] = -da * z[b, i] * (1.0 + up)
+            e[b, i] = -da * x[b, i] * (1.0 - down)
+            total += c[b, i] - e[b, i]
+        reach[b] = longest
+        second[b] = total
+
+
+@_fast
+def aim(
+    a: np.ndarray,
+    D: np.ndarray,
+    p: np.ndarray,
+    c: np.ndarray,
+    e: np.ndarray,
+    m: np.ndarray,
+    goal: np.ndarray,
+    T: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Corrector's right-hand side: goal = p + (m - c) / a - (m + e) / (1 - a), T = D goal and its sum."""
+    for b in range(a.shape[0]):
+        total = 0.0
+        for i in range(a.shape[1]):
+            goal[b, i] = p[b, i] + (m[b] - c[b, i]) / a[b, i] - (m[b] + e[b, i]) / (1.0 - a[b, i])
+            T[b, i] = D[b, i] * goal[b, i]
+            total += T[b, i]
+        sums[b] = total
+
+
+@_fast
+def direct(
+    a: np.ndarray,
+    z: np.ndarray,
+    x: np.ndarray,
+    D: np.ndarray,
+    goal: np.ndarray,
+    dp: np.ndarray,
+    m: np.ndarray,
+    c: np.ndarray,
+    e: np.ndarray,
+    reach: np.ndarray,
+) -> None:
+    """Corrector's direction: da over goal, dz over c, dx over e; inverse of the longest step of every row."""
+    for b in range(a.shape[0]):
+        longest = 0.0
+        for i in range(a.shape[1]):
+            q = 1.0 - a[b, i]
+            da = D[b, i] * (goal[b, i] + dp[b, i])
+            up = da / a[b, i]
+            down = da / q
+            dz = (m[b] - c[b, i]) / a[b, i] - z[b, i] * (1.0 + up)
+            dx = (m[b] + e[b, i]) / q - x[b, i] * (1.0 - down)
+            longest = max(longest, max(max(-up, down), max(-dz / z[b, i], -dx / x[b, i])))
+            goal[b, i] = da
+            c[b, i] = dz
+            e[b, i] = dx
+        reach[b] = longest
+
+
+@_fast
+def advance(
+    a: np.ndarray,
+    z: np.ndarray,
+    x: np.ndarray,
+    p: np.ndarray,
+    da: np.ndarray,
+    dz: np.ndarray,
+    dx: np.ndarray,
+    dp: np.ndarray,
+    step: np.ndarray,
+) -> None:
+    """Move every row by its own step; duals and slacks stay strictly inside."""
+    for b in range(a.shape[0]):
+        s = step[b]
+        for i in range(a.shape[1]):
+            a[b, i] = min(max(a[b, i] + s * da[b, i], 1e-15), 1.0 - 1e-15)
+            z[b, i] = max(z[b, i] + s * dz[b, i], 1e-30)
+            x[b, i] = max(x[b, i] + s * dx[b, i], 1e-30)
+            p[b, i] += s * dp[b, i]
+
+
+@_fast
+def factor(M: np.ndarray, diagonal: np.ndarray, border: np.ndarray, corner: np.ndarray, L: np.ndarray) -> None:
+    """Cholesky factors of [[diag + M, border], [border', corner]]; M holds packed upper triangles."""
+    K = diagonal.shape[1]
+    for b in range(M.shape[0]):
+        A = L[b]
+        at = 0
+        for i in range(K):
+            for j in range(i, K):
+                A[j, i] = M[b, at]
+                at += 1
+            A[i, i] += diagonal[b, i]
+            A[K, i] = border[0, b, i]
+            A[K + 1, i] = border[1, b, i]
+        A[K, K] = corner[0, b]
+        A[K + 1, K] = 0.0
+        A[K + 1, K + 1] = corner[1, b]
+        cholesky(A)
+
+
+@_fast
+def cholesky(A: np.ndarray) -> None:
+    """Overwrite the lower triangle of A by its Cholesky factor; a pivot lost to rounding freezes its unknown."""
+    n = A.shape[0]
+    for j in range(n):
+        diagonal = A[j, j]
+        s = diagonal
+        for k in range(j):
+            s -= A[j, k] * A[j, k]
+        pivot = np.sqrt(s) if s > 1e-15 * diagonal else 1e64
+        A[j, j] = pivot
+        for i in range(j + 1, n):
+            s = A[i, j]
+            for k in range(j):
+                s -= A[i, k] * A[j, k]
+            A[i, j] = s / pivot
+
+
+@_fast
+def substitute(L: np.ndarray, rhs: np.ndarray) -> None:
+    """Overwrite the rows of rhs by the solutions of (L L') solution = rhs."""
+    n = L.shape[1]
+    for b in range(L.shape[0]):
+        for i in range(n):
+            s = rhs[b, i]
+            for k in range(i):
+                s -= L[b, i, k] * rhs[b, k]
+            rhs[b, i] = s / L[b, i, i]
+        for i in range(n - 1, -1, -1):
+            s = rhs[b, i] / L[b, i, i]
+            rhs[b, i] = s
+            for k in range(i):
+                rhs[b, k] -= L[b, i, k] * s
