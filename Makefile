@@ -1,0 +1,23 @@
+# `make demo` and `make test` each set up .venv first; the second time that takes a second.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint docs clean
+
+.venv/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: .venv/.done
+	$(BIN)/unmix demo --out demo
+
+test: .venv/.done
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.done
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf .venv demo

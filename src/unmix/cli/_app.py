@@ -1,0 +1,53 @@
+"""The shell command: subcommands, how they speak, and how they fail."""
+
+import logging
+import sys
+import warnings
+from typing import Any, TextIO
+
+import cyclopts
+
+from unmix import __version__
+from unmix._settings import set_verbosity
+from unmix.cli._deconvolve import deconvolve
+from unmix.cli._demo import demo
+from unmix.cli._files import FileProblem
+
+app = cyclopts.App(
+    name="unmix",
+    help="Take tissue apart: which cell types, programs or archetypes make up these measurements, and how much of each.",
+    version=__version__,
+)
+app.command(deconvolve)
+app.command(demo)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; problems with the input end it with one line and exit code 1, wrong usage with 2."""
+    set_verbosity("INFO" if sys.stderr.isatty() else "WARNING")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app(arguments, exit_on_error=True, print_error=True)
+        except (FileProblem, ValueError, KeyError, TypeError, OSError) as problem:
+            if logging.getLogger("unmix").isEnabledFor(logging.DEBUG):
+                raise
+            text = problem.args[0] if isinstance(problem, KeyError) and problem.args else problem
+            sys.stderr.write(f"unmix: {text}\n")
+            raise SystemExit(1) from problem
+        except KeyboardInterrupt:
+            sys.stderr.write("unmix: interrupted; no file was changed.\n")
+            raise SystemExit(130) from None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> Any:
+    """Say our own warnings in one line; leave those of libraries out."""
+    if category.__module__.startswith("unmix"):
+        sys.stderr.write(f"unmix: warning: {message}\n")

@@ -1,0 +1,98 @@
+"""`unmix deconvolve`: from files to a table, an AnnData and a picture."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from unmix.cli._files import check_outputs, read_data, read_reference, replacing, write_table
+
+Method = Literal["nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
+
+
+def deconvolve(
+    spots: Path,
+    *,
+    reference: Path,
+    out: Path,
+    groupby: str | None = None,
+    method: Method = "poisson",
+    layer: str | None = None,
+    reference_layer: str | None = None,
+    genes: Literal["markers", "all"] | None = None,
+    as_rna: bool = False,
+    tidy: bool = False,
+    n_perms: int = 0,
+    rng: int = 0,
+    n_jobs: int | None = None,
+    out_h5ad: Path | None = None,
+    plot: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Cell-type proportions of spots or bulk samples.
+
+    Parameters
+    ----------
+    spots
+        Spots or samples: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+    reference
+        Labelled cells (the same formats), or a genes x types signature (.csv, .tsv).
+    out
+        Table of proportions to write: .csv, .tsv or .parquet.
+    groupby
+        Column of the reference with the cell type; left out for a signature.
+    method
+        How to fit: likelihood of counts, least squares, or nu-SVR (CIBERSORT).
+    layer
+        Layer of the spots with the counts.
+    reference_layer
+        Layer of the reference with the counts.
+    genes
+        Genes to fit; by default what suits the method.
+    as_rna
+        Shares of RNA instead of shares of cells.
+    tidy
+        One row per spot and type instead of one column per type.
+    n_perms
+        Permutations for a p-value per spot.
+    rng
+        Seed.
+    n_jobs
+        Threads.
+    out_h5ad
+        AnnData with all results to write.
+    plot
+        Picture to write: maps where there are coordinates, bars where there are none.
+    force
+        Replace files that exist.
+    """
+    check_outputs([out, out_h5ad, plot], force=force)
+    adata, cells = read_data(spots), read_reference(reference)
+    from unmix import get, pl, tl
+
+    tl.deconvolve(
+        adata,
+        cells,
+        groupby=groupby,
+        method=method,
+        layer=layer,
+        reference_layer=reference_layer,
+        genes=genes,
+        as_rna=as_rna,
+        n_perms=n_perms,
+        rng=rng,
+        n_jobs=n_jobs,
+    )
+    write_table(get.proportions(adata, tidy=tidy), out)
+    written = [out]
+    if out_h5ad is not None:
+        with replacing(out_h5ad) as temporary:
+            adata.write_h5ad(temporary)
+        written.append(out_h5ad)
+    if plot is not None:
+        import matplotlib as mpl
+
+        mpl.use("agg")
+        with replacing(plot) as temporary:
+            pl.proportions(adata, show=False, save=temporary)
+        written.append(plot)
+    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")

@@ -1,0 +1,480 @@
+"""Regression of many rows on one set of signatures: least squares and Poisson counts, with weights >= 0.
+
+A row y (genes) is explained by `S w`, S the signatures (genes x types). Least squares needs the row only through its cross
+products with S, so that a block costs one sparse product and small solves. The Poisson log-likelihood
+`sum_g y_g log (S w)_g - sum_g (S w)_g` needs only the genes that were seen: the others enter through the column sums of S.
+Correlation and RMSE compare S w with y over all genes of S, in the units of y (as given, before any gene weights).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numba as nb
+import numpy as np
+from scipy import sparse
+
+from unmix.core.blocks import Block, map_rows
+from unmix.core.simplex import nnls, nnls_kkt, simplex_kkt, simplex_ls, solve_row
+
+OK, EMPTY, NOT_CONVERGED, INVALID = 0, 1, 2, 3
+"""Status of a row: fitted; nothing but zeros; certificate above the tolerance; NaN, inf, or a negative count."""
+
+Constraint = Literal["nonneg", "simplex"]
+LEAST_SQUARES_TOL = 1e-8
+RIDGE = 1e-10
+FAST = {"reassoc", "contract"}
+
+
+@dataclass(frozen=True)
+class RegressionResult:
+    """Weights of every row, and how good they are; rows without a fit (status 1 or 3) are NaN.
+
+    Attributes
+    ----------
+    weights
+        W, shape (N, K), exactly zero where the bound holds.
+    correlation
+        Pearson correlation of `S w` and y over the genes, shape (N,); NaN where one of them is constant.
+    rmse
+        Root mean square of `S w - y` over the genes, in units of y, shape (N,).
+    kkt
+        Relative violation of the conditions of optimality, shape (N,).
+    n_iter
+        Newton steps, shape (N,); 0 for least squares.
+    status
+        `OK`, `EMPTY`, `NOT_CONVERGED` or `INVALID`, shape (N,).
+    """
+
+    weights: np.ndarray
+    correlation: np.ndarray
+    rmse: np.ndarray
+    kkt: np.ndarray
+    n_iter: np.ndarray
+    status: np.ndarray
+
+    @property
+    def converged(self) -> np.ndarray:
+        """Rows whose weights are proven optimal, shape (N,)."""
+        return self.status == OK
+
+
+def fit_least_squares(
+    X: Any,
+    S: np.ndarray,
+    *,
+    constraint: Constraint = "nonneg",
+    gene_weights: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+    desc: str = "",
+) -> RegressionResult:
+    r"""Fit every row by least squares with weights that are non-negative, or on the simplex.
+
+    .. math:: \underset{w \ge 0}{\text{argmin}} \; \sum_g \omega_g (y_g - (S w)_g)^2 \quad
+              \left(\text{s.t.} \; \sum_k w_k = 1\right)
+
+    Parameters
+    ----------
+    X
+        Rows to explain, shape (N, n_vars), of any kind :func:`unmix.core.blocks.map_rows` walks over.
+    S
+        Signatures, shape (G, K), finite.
+    constraint
+        "nonneg": w >= 0; "simplex": also sum w = 1 inside the fit, for which y and S must be in the same units.
+    gene_weights
+        omega, shape (G,), non-negative; 1 by default.
+    columns
+        Columns of X that are the rows of S, shape (G,); all of them by default.
+    n_jobs, block_rows, desc
+        As in :func:`unmix.core.blocks.map_rows`.
+
+    Returns
+    -------
+    The fits, exact to rounding.
+
+    Raises
+    ------
+    ValueError
+        If S, `gene_weights` and `columns` do not fit X and each other, or the constraint is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> S = np.array([[4.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+    >>> fit_least_squares(np.array([[4, 2, 2], [8, 2, 0]]), S).weights.round(9)
+    array([[1., 1.],
+           [2., 0.]])
+    """
+    S = _checked(X, S, columns)
+    if constraint not in ("nonneg", "simplex"):
+        msg = f"constraint is {constraint!r}; it must be 'nonneg' or 'simplex'."
+        raise ValueError(msg)
+    if gene_weights is not None:
+        gene_weights = np.asarray(gene_weights, dtype=float)
+        if gene_weights.shape != (len(S),) or not (np.isfinite(gene_weights) & (gene_weights >= 0)).all():
+            msg = f"gene_weights must be {len(S)} finite numbers >= 0, one for every row of S."
+            raise ValueError(msg)
+    constants = (S, S.T @ S, gene_weights, constraint, columns)
+    parts = map_rows(
+        least_squares_block, X, constants=constants, n_jobs=n_jobs, block_rows=block_rows, desc=desc
+    )
+    return RegressionResult(*parts)
+
+
+def fit_poisson(
+    X: Any,
+    S: np.ndarray,
+    *,
+    columns: np.ndarray | None = None,
+    max_iter: int = 100,
+    tol: float = 1e-10,
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+    desc: str = "",
+) -> RegressionResult:
+    r"""Fit every row of counts by maximum likelihood.
+
+    .. math:: \underset{w \ge 0}{\text{argmax}} \; \sum_g y_g \log (S w)_g - (S w)_g
+
+    Parameters
+    ----------
+    X
+        Counts, shape (N, n_vars), of any kind :func:`unmix.core.blocks.map_rows` walks over.
+    S
+        Signatures in counts per unit of weight, shape (G, K), finite and non-negative. Genes that are zero in all of them
+        say nothing about w (whatever their counts) and are left out of the fit.
+    columns
+        Columns of X that are the rows of S, shape (G,); all of them by default.
+    max_iter
+        Newton steps, after which a row is `NOT_CONVERGED`.
+    tol
+        Largest violation of the conditions of optimality, relative to the column sums of S.
+    n_jobs, block_rows, desc
+        As in :func:`unmix.core.blocks.map_rows`.
+
+    Returns
+    -------
+    The fits. `sum_k w_k sum_g S_gk` is the total count of the row, a property of the optimum.
+
+    Raises
+    ------
+    ValueError
+        If S and `columns` do not fit X and each other, or S has a negative entry.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> S = np.array([[4.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+    >>> fit_poisson(np.array([[4, 2, 2], [8, 2, 0]]), S).weights.round(9)
+    array([[1., 1.],
+           [2., 0.]])
+    """
+    S = _checked(X, S, columns)
+    if (S < 0).any():
+        msg = "S has negative entries; the Poisson model needs signatures >= 0 (counts or rates, not logarithms)."
+        raise ValueError(msg)
+    constants = (S, columns, max_iter, tol)
+    parts = map_rows(poisson_block, X, constants=constants, n_jobs=n_jobs, block_rows=block_rows, desc=desc)
+    return RegressionResult(*parts)
+
+
+def least_squares_block(
+    block: Block,
+    S: np.ndarray,
+    gram: np.ndarray,
+    weights: np.ndarray | None = None,
+    constraint: Constraint = "nonneg",
+    columns: np.ndarray | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Fit the rows of a block by least squares; parameters are those of :func:`fit_least_squares`, with `gram = S'S`.
+
+    Returns
+    -------
+    The fields of :class:`RegressionResult`, in their order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> S = np.eye(2)
+    >>> least_squares_block(np.array([[1.0, 3.0]]), S, S.T @ S, constraint="simplex")[0]
+    array([[0., 1.]])
+    """
+    K = S.shape[1]
+    design = S if weights is None else np.hstack([S, S * weights[:, None]])
+    total, squares, _, cross = _moments(block, design, columns)
+    status = np.where(np.isfinite(squares), np.where(squares > 0, OK, EMPTY), INVALID)
+    fitted = status == OK
+    fit, certify = (nnls, nnls_kkt) if constraint == "nonneg" else (simplex_ls, simplex_kkt)
+    normal = gram if weights is None else S.T @ (S * weights[:, None])
+    W, kkt = np.full((len(total), K), np.nan), np.full(len(total), np.nan)
+    W[fitted] = fit(normal, cross[fitted, -K:])
+    kkt[fitted] = certify(normal, cross[fitted, -K:], W[fitted])
+    status[fitted & ~(kkt < LEAST_SQUARES_TOL)] = NOT_CONVERGED
+    correlation, rmse = _quality(W, (W * cross[:, :K]).sum(axis=1), total, squares, S)
+    return W, correlation, rmse, kkt, np.zeros(len(W), np.int32), status.astype(np.int8)
+
+
+def poisson_block(
+    block: Block,
+    S: np.ndarray,
+    columns: np.ndarray | None = None,
+    max_iter: int = 100,
+    tol: float = 1e-10,
+) -> tuple[np.ndarray, ...]:
+    """Fit the rows of a block of counts; parameters are those of :func:`fit_poisson`.
+
+    Every Newton step solves the quadratic model exactly over w >= 0 (:func:`unmix.core.simplex.solve_row`) on the columns
+    that are positive or want to be, and goes along it only as far as the likelihood rises.
+
+    Returns
+    -------
+    The fields of :class:`RegressionResult`, in their order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> S = np.array([[4.0, 0.0], [0.0, 2.0]])
+    >>> poisson_block(np.array([[8.0, 0.0]]), S)[0]
+    array([[2., 0.]])
+    """
+    sums = S.sum(axis=0)
+    rates = S / np.where(sums > 0, sums, 1.0)  # columns sum to one: weights are counts, gradients are relative
+    known = rates.sum(axis=1)
+    design = rates / np.where(known > 0, known, 1.0)[:, None]  # least squares with the variance of counts is the start
+    total, squares, lowest, cross = _moments(block, np.column_stack([design, known > 0]), columns)
+    status = np.where(np.isfinite(squares) & (lowest >= 0), np.where(cross[:, -1] > 0, OK, EMPTY), INVALID)
+    fitted = status == OK
+    W = np.full((len(total), S.shape[1]), np.nan)
+    W[fitted] = nnls(rates.T @ design, cross[fitted, :-1])
+    entries = _entries(block, columns, np.where(known > 0, np.arange(len(S)), -1))
+    kkt, n_iter, dot = _poisson_rows(*entries, np.ascontiguousarray(rates.T), fitted, W, max_iter, tol)
+    status[fitted & ~(kkt <= tol)] = NOT_CONVERGED
+    W /= np.where(sums > 0, sums, 1.0)
+    correlation, rmse = _quality(W, dot, total, squares, S)
+    return W, correlation, rmse, kkt, n_iter, status.astype(np.int8)
+
+
+def _checked(X: Any, S: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+    """Return S as float64 if it is finite and has one row for every column that is used."""
+    S = np.ascontiguousarray(S, dtype=float)
+    if S.ndim != 2 or not S.size or not np.isfinite(S).all():
+        msg = f"S has shape {S.shape}; it must be genes x types, not empty, and finite."
+        raise ValueError(msg)
+    if len(S) != (X.shape[1] if columns is None else len(columns)):
+        used = f"X has {X.shape[1]} columns" if columns is None else f"{len(columns)} columns are given"
+        msg = f"S has {len(S)} rows and {used}; give the column of X of every row of S as `columns`."
+        raise ValueError(msg)
+    if columns is not None and len(np.unique(columns)) < len(columns):
+        msg = "columns names a column of X more than once; add up the rows of S that share one, or keep one of them."
+        raise ValueError(msg)
+    return S
+
+
+def _entries(block: Block, columns: np.ndarray | None, genes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return a block as CSR arrays of one type each, and the gene of every column (negative: none)."""
+    rows = block if not isinstance(block, np.ndarray) else sparse.csr_array(block)
+    gene_of = np.full(rows.shape[1], -1, np.int64)
+    gene_of[slice(None) if columns is None else columns] = genes
+    return (
+        rows.indptr.astype(np.int64, copy=False),
+        rows.indices.astype(np.int32, copy=False),
+        rows.data.astype(np.float64, copy=False),
+        gene_of,
+    )
+
+
+def _moments(
+    block: Block, design: np.ndarray, columns: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return sum, sum of squares and lowest entry of every row over the genes, and its products with the design."""
+    if not isinstance(block, np.ndarray):
+        return _sparse_moments(*_entries(block, columns, np.arange(len(design))), np.ascontiguousarray(design))
+    Y = (block if columns is None else block[:, columns]).astype(float, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):  # rows with NaN or inf become a status
+        return Y.sum(axis=1), np.einsum("ng,ng->n", Y, Y), Y.min(axis=1), Y @ design
+
+
+def _quality(
+    W: np.ndarray, dot: np.ndarray, total: np.ndarray, squares: np.ndarray, S: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return correlation and RMSE of `S w` with y, from `dot = y'S w` and the moments of y."""
+    G = len(S)
+    mean_S = S.mean(axis=0)
+    centred = S - mean_S
+    mean_fit = W @ mean_S
+    covariance = dot - total * mean_fit
+    variance_fit = np.einsum("nk,nk->n", W @ (centred.T @ centred), W)
+    variance = squares - total**2 / G
+    scale = np.sqrt(np.maximum(variance, 0.0) * np.maximum(variance_fit, 0.0))
+    correlation = np.divide(covariance, scale, out=np.full(len(W), np.nan), where=scale > 0)
+    residual = np.maximum(variance - 2 * covariance + variance_fit, 0.0) / G + (total / G - mean_fit) ** 2
+    return np.clip(correlation, -1.0, 1.0), np.sqrt(residual)
+
+
+@nb.njit(cache=True, nogil=True)
+def _sparse_moments(indptr, indices, data, gene_of, design):  # type: ignore[no-untyped-def]
+    """As `_moments`, for the entries of a sparse block."""
+    N, M = len(indptr) - 1, design.shape[1]
+    total, squares, lowest, cross = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros((N, M))
+    for i in range(N):
+        for p in range(indptr[i], indptr[i + 1]):
+            g = gene_of[indices[p]]
+            if g >= 0:
+                y = data[p]
+                total[i] += y
+                squares[i] += y * y
+                lowest[i] = min(lowest[i], y)
+                for m in range(M):
+                    cross[i, m] += y * design[g, m]
+    return total, squares, lowest, cross
+
+
+@nb.njit(cache=True, nogil=True)
+def _poisson_rows(indptr, indices, data, gene_of, rates, fitted, W, max_iter, tol):  # type: ignore[no-untyped-def]
+    """Fit every row from the start in W (in counts); return certificates, steps and `y'S w`."""
+    N, K = W.shape
+    kkt, n_iter, dot = np.full(N, np.nan), np.zeros(N, np.int32), np.full(N, np.nan)
+    for i in np.flatnonzero(fitted):
+        entries = slice(indptr[i], indptr[i + 1])
+        genes, y = gene_of[indices[entries]], data[entries]
+        seen = (genes >= 0) & (y > 0.0)
+        genes, y = genes[seen], y[seen]
+        A = np.empty((K, len(y)))
+        for k in range(K):
+            for n in range(len(y)):
+                A[k, n] = rates[k, genes[n]]
+        kkt[i], n_iter[i], dot[i] = _poisson_row(y, A, W[i], max_iter, tol)
+    return kkt, n_iter, dot
+
+
+@nb.njit(cache=True, nogil=True)
+def _poisson_row(y, A, w, max_iter, tol):  # type: ignore[no-untyped-def]
+    """Maximise the likelihood of the counts y at their genes; columns of A sum to one over all genes; w holds a start."""
+    K, n = A.shape
+    mu, slope, gradient = np.empty(n), np.empty(n), np.empty(K)
+    _interior_start(y, A, w)
+    for iteration in range(max_iter + 1):
+        _mix(A, w, mu)
+        kkt = _gradient(y, A, w, mu, gradient)
+        if kkt <= tol or iteration == max_iter:
+            break
+        active = np.flatnonzero((w > 0.0) | (gradient < 0.0))
+        target = _newton_target(y, A, w, mu, gradient, active)
+        _mix(A, target - w, slope)
+        step = _step_length(y, mu, slope, (target - w).sum())
+        if step == 1.0:
+            w[:] = target
+        else:
+            w += step * (target - w)
+    dot = 0.0
+    for i in range(n):
+        dot += y[i] * mu[i]
+    return kkt, iteration, dot
+
+
+@nb.njit(cache=True, nogil=True)
+def _interior_start(y, A, w):  # type: ignore[no-untyped-def]
+    """Bring the start to the total count, which every optimum has, with a part in every column that was seen."""
+    total, size = y.sum(), w.sum()
+    K = len(w)
+    for k in range(K):
+        seen = A[k].max() > 0.0
+        w[k] = (0.95 * total * w[k] / size if size > 0.0 else 0.0) + (0.05 * total / K if seen else 0.0)
+
+
+@nb.njit(cache=True, nogil=True, fastmath=FAST)
+def _mix(A, w, mu):  # type: ignore[no-untyped-def]
+    """Write `A' w` into mu."""
+    mu[:] = 0.0
+    for k in range(A.shape[0]):
+        if w[k] != 0.0:
+            for i in range(A.shape[1]):
+                mu[i] += w[k] * A[k, i]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=FAST)
+def _gradient(y, A, w, mu, gradient):  # type: ignore[no-untyped-def]
+    """Write the gradient of the negative log-likelihood; return the violation of optimality."""
+    K, n = A.shape
+    ratio = y / mu
+    worst = 0.0
+    for k in range(K):
+        s = 0.0
+        for i in range(n):
+            s += A[k, i] * ratio[i]
+        gradient[k] = 1.0 - s
+        worst = max(worst, abs(gradient[k]) if w[k] > 0.0 else -gradient[k])
+    return worst
+
+
+@nb.njit(cache=True, nogil=True, fastmath=FAST)
+def _newton_target(y, A, w, mu, gradient, active):  # type: ignore[no-untyped-def]
+    """Return the minimum over w >= 0 of the quadratic model on the active columns, zero elsewhere."""
+    n, m = len(y), len(active)
+    curvature = y / (mu * mu)
+    H, c, z = np.empty((m, m)), np.empty(m), np.empty(m)
+    row = np.empty(n)
+    for p in range(m):
+        for i in range(n):
+            row[i] = A[active[p], i] * curvature[i]
+        for q in range(p + 1):
+            s = 0.0
+            for i in range(n):
+                s += row[i] * A[active[q], i]
+            H[p, q] = s
+            H[q, p] = s
+        H[p, p] *= 1.0 + RIDGE
+    for p in range(m):
+        z[p] = w[active[p]]
+        c[p] = -gradient[active[p]]
+        for q in range(m):
+            c[p] += H[p, q] * w[active[q]]
+    solve_row(H, c, np.ones(m), 0.0, z, np.empty((m, m)), np.empty((5, m)), np.empty(m, np.int64))
+    target = np.zeros(len(w))
+    for p in range(m):
+        target[active[p]] = z[p]
+    return target
+
+
+@nb.njit(cache=True, nogil=True, fastmath=FAST)
+def _rise(y, mu, slope, linear, t):  # type: ignore[no-untyped-def]
+    """Return first and second derivative of the negative log-likelihood at mu + t slope."""
+    first, second = linear, 0.0
+    for i in range(len(y)):
+        ratio = slope[i] / (mu[i] + t * slope[i])
+        first -= y[i] * ratio
+        second += y[i] * ratio * ratio
+    return first, second
+
+
+@nb.njit(cache=True, nogil=True)
+def _step_length(y, mu, slope, linear):  # type: ignore[no-untyped-def]
+    """Return a step in (0, 1] that cannot lower the likelihood, which is concave along the line.
+
+    It is 1 where the likelihood still rises there, or where no gene changes by more than a quarter and little is left of
+    the slope; otherwise just before the maximum.
+    """
+    before, _ = _rise(y, mu, slope, linear, 0.0)
+    largest, lowest = 0.0, np.inf
+    for i in range(len(y)):
+        largest = max(largest, abs(slope[i]) / mu[i])
+        lowest = min(lowest, (mu[i] + slope[i]) / mu[i])
+    low, high = 0.0, 1.0
+    if lowest > 0.0:
+        after, _ = _rise(y, mu, slope, linear, 1.0)
+        if after <= 0.0 or (largest <= 0.25 and after <= -0.1 * before):
+            return 1.0
+    t = 0.5
+    for _ in range(60):
+        first, second = _rise(y, mu, slope, linear, t)
+        if first > 0.0:
+            high = t
+        else:
+            low = t
+            if first >= 0.1 * before:
+                break
+        t = t - first / second
+        if not low < t < high:
+            t = 0.5 * (low + high)
+    return low

@@ -1,0 +1,141 @@
+"""The embedded default data set: spots pooled from 700 real blood cells that scanpy carries."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from unmix.datasets._pool import pool_cells, split_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+LOG_TOLERANCE = 1e-3
+"""The values on file are rounded to three decimals of log1p; what is recovered must agree to that."""
+
+
+def pbmc_spots(
+    rng: int | np.random.Generator | None = 0,
+    *,
+    shape: tuple[int, int] = (15, 20),
+    cells_per_spot: float = 8.0,
+    types_per_spot: int | None = None,
+    smoothness: float = 3.0,
+    platform_sd: float = 0.0,
+    depth: float | None = None,
+) -> tuple["AnnData", "AnnData"]:
+    """Spots of a small tissue with known composition, and a reference of other cells, from 700 real blood cells.
+
+    The cells are those of `scanpy.datasets.pbmc68k_reduced` (10x Genomics, Zheng 2017; 10 types, 765 genes), which is
+    part of scanpy: nothing is downloaded. Their counts are recovered exactly from the normalised values. Half of the
+    cells of every type are the reference; the other half is pooled into spots, so that no cell is in both.
+
+    Parameters
+    ----------
+    rng
+        Source of randomness.
+    shape
+        Rows and columns of the tissue; each place is a spot.
+    cells_per_spot
+        Mean number of cells of a spot, at least 1.
+    types_per_spot
+        Largest number of types in a spot; `None` for all that the cells of a spot happen to have.
+    smoothness
+        Distance, in spots, over which the composition changes; 0 for independent spots.
+    platform_sd
+        Standard deviation of the log of a factor per gene between spots and reference.
+    depth
+        Mean counts of a spot; `None` keeps all, about 5,000.
+
+    Returns
+    -------
+    The spots, with the truth in `obsm` as :func:`pool_cells` writes it, and the reference, with `obs["cell_type"]`.
+    Both have counts in `X` (CSR).
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, reference = um.datasets.pbmc_spots()
+    >>> spots.shape, reference.obs["cell_type"].nunique()
+    ((300, 765), 10)
+    >>> spots.obsm["truth_proportions"].iloc[0, :3].round(2).tolist()
+    [0.0, 0.83, 0.0]
+    """
+    rng = np.random.default_rng(rng)
+    reference, pool = split_cells(_pbmc_cells(), "cell_type", rng=rng)
+    spots = pool_cells(
+        pool,
+        "cell_type",
+        shape=shape,
+        cells_per_spot=cells_per_spot,
+        types_per_spot=types_per_spot,
+        smoothness=smoothness,
+        platform_sd=platform_sd,
+        depth=depth,
+        rng=rng,
+    )
+    return spots, reference
+
+
+def _pbmc_cells() -> "AnnData":
+    """Return the 700 cells with whole counts and `obs["cell_type"]`."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    cells = sc.datasets.pbmc68k_reduced()
+    obs = cells.obs[["bulk_labels"]].rename(columns={"bulk_labels": "cell_type"})
+    obs.index.name = None
+    return AnnData(counts_from_log1p(cells.raw.X), obs=obs, var=cells.raw.var[[]].copy())
+
+
+def counts_from_log1p(X: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Recover the counts of cells from log1p of counts that were scaled by one number per cell.
+
+    Parameters
+    ----------
+    X
+        Cells x genes, log1p of scaled counts.
+
+    Returns
+    -------
+    Counts of the same shape, whole numbers in float32.
+
+    Raises
+    ------
+    ValueError
+        If the values of a cell are not multiples of its smallest value, to the precision of the data.
+    """
+    counts = sparse.csr_matrix(X, dtype=np.float64, copy=True)
+    for cell, (start, stop) in enumerate(zip(counts.indptr[:-1], counts.indptr[1:], strict=True)):
+        logged = counts.data[start:stop]
+        if len(logged) == 0:
+            continue
+        k, unit = _multiples(np.expm1(logged))
+        if np.abs(np.log1p(k * unit) - logged).max() > LOG_TOLERANCE:
+            msg = f"the values of cell {cell} are not log1p of whole counts times one factor."
+            raise ValueError(msg)
+        counts.data[start:stop] = k
+    return counts.astype(np.float32)
+
+
+def _multiples(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return whole numbers k and the unit u with values = k u, where the smallest value is a count of 1.
+
+    The unit starts as the smallest value and is refined by least squares over values of up to 2, 4, 8, ... units,
+    weighted for the error that rounding of log1p leaves (in proportion to 1 + value): a rough unit is enough to tell
+    small multiples apart, and each step makes it good enough for the next.
+    """
+    unit = values.min()
+    limit = 2.0
+    while limit < 4 * values.max() / unit:
+        near = values[values < (limit + 0.5) * unit]
+        k = np.rint(near / unit)
+        weight = (1 + near) ** -2
+        unit = np.sum(weight * k * near) / np.sum(weight * k**2)
+        limit *= 2
+    return np.rint(values / unit), float(unit)
