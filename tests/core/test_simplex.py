@@ -149,7 +149,7 @@ def test_certificates_see_a_wrong_answer():
     for fit, kkt in FITS:
         W = fit(A.T @ A, Y @ A)
         assert kkt(A.T @ A, Y @ A, W + 1e-3).min() > 1e-5
-        assert kkt(A.T @ A, Y @ A, np.where(W == W.max(axis=1, keepdims=True), 0, W)).min() > 1e-4
+        assert kkt(A.T @ A, Y @ A, np.where(W.max(axis=1, keepdims=True) == W, 0, W)).min() > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Regression of many rows on one set of signatures: least squares and Poisson counts, with weights >= 0.
 
-A row y (genes) is explained by `S w`, S the signatures (genes x types). Least squares needs the row only through its cross
-products with S, so that a block costs one sparse product and small solves. The Poisson log-likelihood
-`sum_g y_g log (S w)_g - sum_g (S w)_g` needs only the genes that were seen: the others enter through the column sums of S.
+A row y (genes) is explained by `S w`, S the signatures (genes x types). Least squares needs the row only through its
+cross products with S, so that a block costs one sparse product and small solves. The Poisson log-likelihood
+`sum_g y_g log (S w)_g - sum_g (S w)_g` needs only the genes that were seen: the others enter through the column sums.
 Correlation and RMSE compare S w with y over all genes of S, in the units of y (as given, before any gene weights).
 """
 
@@ -116,9 +116,7 @@ def fit_least_squares(
             msg = f"gene_weights must be {len(S)} finite numbers >= 0, one for every row of S."
             raise ValueError(msg)
     constants = (S, S.T @ S, gene_weights, constraint, columns)
-    parts = map_rows(
-        least_squares_block, X, constants=constants, n_jobs=n_jobs, block_rows=block_rows, desc=desc
-    )
+    parts = map_rows(least_squares_block, X, constants=constants, n_jobs=n_jobs, block_rows=block_rows, desc=desc)
     return RegressionResult(*parts)
 
 
@@ -142,8 +140,8 @@ def fit_poisson(
     X
         Counts, shape (N, n_vars), of any kind :func:`unmix.core.blocks.map_rows` walks over.
     S
-        Signatures in counts per unit of weight, shape (G, K), finite and non-negative. Genes that are zero in all of them
-        say nothing about w (whatever their counts) and are left out of the fit.
+        Signatures in counts per unit of weight, shape (G, K), finite and non-negative. Genes that are zero in all of
+        them say nothing about w (whatever their counts) and are left out of the fit.
     columns
         Columns of X that are the rows of S, shape (G,); all of them by default.
     max_iter
@@ -224,8 +222,8 @@ def poisson_block(
 ) -> tuple[np.ndarray, ...]:
     """Fit the rows of a block of counts; parameters are those of :func:`fit_poisson`.
 
-    Every Newton step solves the quadratic model exactly over w >= 0 (:func:`unmix.core.simplex.solve_row`) on the columns
-    that are positive or want to be, and goes along it only as far as the likelihood rises.
+    Every Newton step solves the quadratic model exactly over w >= 0 (:func:`unmix.core.simplex.solve_row`) on the
+    columns that are positive or want to be, and goes along it only as far as the likelihood rises.
 
     Returns
     -------
@@ -271,7 +269,7 @@ def _checked(X: Any, S: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
     return S
 
 
-def _entries(block: Block, columns: np.ndarray | None, genes: np.ndarray) -> tuple[np.ndarray, ...]:
+def _entries(block: Block, columns: np.ndarray | None, genes: np.ndarray) -> tuple[Any, Any, Any, Any]:
     """Return a block as CSR arrays of one type each, and the gene of every column (negative: none)."""
     rows = block if not isinstance(block, np.ndarray) else sparse.csr_array(block)
     gene_of = np.full(rows.shape[1], -1, np.int64)
@@ -295,6 +293,7 @@ def _moments(
         return Y.sum(axis=1), np.einsum("ng,ng->n", Y, Y), Y.min(axis=1), Y @ design
 
 
+@np.errstate(invalid="ignore", over="ignore")  # rows with NaN or inf stay so
 def _quality(
     W: np.ndarray, dot: np.ndarray, total: np.ndarray, squares: np.ndarray, S: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -350,7 +349,7 @@ def _poisson_rows(indptr, indices, data, gene_of, rates, fitted, W, max_iter, to
 
 @nb.njit(cache=True, nogil=True)
 def _poisson_row(y, A, w, max_iter, tol):  # type: ignore[no-untyped-def]
-    """Maximise the likelihood of the counts y at their genes; columns of A sum to one over all genes; w holds a start."""
+    """Maximise the likelihood of the counts y at their genes (the columns of A) over w, which holds a start."""
     K, n = A.shape
     mu, slope, gradient = np.empty(n), np.empty(n), np.empty(K)
     _interior_start(y, A, w)
@@ -452,8 +451,8 @@ def _rise(y, mu, slope, linear, t):  # type: ignore[no-untyped-def]
 def _step_length(y, mu, slope, linear):  # type: ignore[no-untyped-def]
     """Return a step in (0, 1] that cannot lower the likelihood, which is concave along the line.
 
-    It is 1 where the likelihood still rises there, or where no gene changes by more than a quarter and little is left of
-    the slope; otherwise just before the maximum.
+    It is 1 where the likelihood still rises there, or where no gene changes by more than a quarter and little is left
+    of the slope; otherwise just before the maximum.
     """
     before, _ = _rise(y, mu, slope, linear, 0.0)
     largest, lowest = 0.0, np.inf

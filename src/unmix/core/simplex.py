@@ -1,11 +1,12 @@
 """Non-negative and simplex-constrained least squares for many rows that share one design, and the projection.
 
-Both problems are solved from the normal equations: with the design A (m, K), `gram = A'A` (K, K) and `cross = Y A` (N, K)
-are all that a fit of the rows of Y needs, whatever m is. One primal active-set method on the Cholesky factor of the free
-columns serves both (Lawson and Hanson 1974, chapter 23, started from a guess of the support as in Bro and de Jong 1997):
-it visits no support twice, so that it ends after finitely many steps, and entries outside the support are exactly zero.
-A column that depends on the free ones is left out: its multiplier is zero, so that the answer is optimal without it; one
-that depends on them to working precision only takes the place of one of them where that lowers the objective.
+Both problems are solved from the normal equations: with the design A (m, K), `gram = A'A` (K, K) and `cross = Y A`
+(N, K) are all that a fit of the rows of Y needs, whatever m is. One primal active-set method on the Cholesky factor of
+the free columns serves both (Lawson and Hanson 1974, chapter 23, started from a guess of the support as in Bro and de
+Jong 1997): it visits no support twice, so that it ends after finitely many steps, and entries outside the support are
+exactly zero. A column that depends on the free ones is left out: its multiplier is zero, so that the answer is optimal
+without it; one that depends on them to working precision only takes the place of one of them where that lowers the
+objective.
 """
 
 import numba as nb
@@ -41,8 +42,8 @@ def project_simplex(V: np.ndarray, total: float = 1.0) -> np.ndarray:
 
     Notes
     -----
-    Exact, by sorting: the projection is `max(v - tau, 0)` with the one threshold tau that gives the sum (Held, Wolfe and
-    Crowder 1974).
+    Exact, by sorting: the projection is `max(v - tau, 0)` with the one threshold tau that gives the sum (Held, Wolfe
+    and Crowder 1974).
 
     Examples
     --------
@@ -126,7 +127,8 @@ def simplex_ls(gram: np.ndarray, cross: np.ndarray, start: np.ndarray | None = N
 
     Returns
     -------
-    W, shape (N, K), rows on the simplex, exactly zero outside the support. Where the optimum is not unique, one of them.
+    W, shape (N, K), rows on the simplex, exactly zero outside the support. Where the optimum is not unique, one of
+    them.
 
     Raises
     ------
@@ -139,8 +141,8 @@ def simplex_ls(gram: np.ndarray, cross: np.ndarray, start: np.ndarray | None = N
 
     Notes
     -----
-    On the simplex a multiple of `11'` adds a constant to the objective. Adding it makes the free block regular as long as
-    the columns are affinely independent.
+    On the simplex a multiple of `11'` adds a constant to the objective. Adding it makes the free block regular as
+    long as the columns are affinely independent.
 
     Examples
     --------
@@ -174,8 +176,8 @@ def nnls_kkt(gram: np.ndarray, cross: np.ndarray, W: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    The largest of `|g_k|` where `w_k > 0`, `max(-g_k, 0)` where `w_k = 0` and `max(-w_k G_kk, 0)`, with `g = G w - c`, as
-    a part of the largest term that makes up g; shape (N,). Columns count by their length.
+    The largest of `|g_k|` where `w_k > 0`, `max(-g_k, 0)` where `w_k = 0` and `max(-w_k G_kk, 0)`, with `g = G w - c`,
+    as a part of the largest term that makes up g; shape (N,). Columns count by their length.
 
     Examples
     --------
@@ -376,7 +378,7 @@ def _lowest(z, k):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def _step_to_bound(w, z, order, k):  # type: ignore[no-untyped-def]
-    """Go from w towards z until the first entry is zero, and free only the entries that stay positive; return how many."""
+    """Go from w towards z until the first entry is zero; keep the entries that stay positive, and return how many."""
     alpha, blocking = np.inf, 0
     for b in range(k):
         if z[b] <= 0.0:
