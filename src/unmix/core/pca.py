@@ -1,0 +1,69 @@
+"""Principal components of sparse data without centring it, and how many of them stand above permuted data."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, svds
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components: scores (n_obs x k), loadings (genes x k, orthonormal), the genes' means, singular values."""
+
+    scores: np.ndarray
+    loadings: np.ndarray
+    mean: np.ndarray
+    values: np.ndarray
+
+
+def principal_components(Y: sparse.csr_array, k: int, rng: np.random.Generator) -> Components:
+    """Return the first k principal components of sparse rows; centring is implicit, so that Y stays sparse.
+
+    The largest loading of every component is positive.
+    """
+    n, genes = Y.shape
+    mean = np.asarray(Y.mean(axis=0)).ravel()
+    if min(n, genes) <= k + 1:
+        U, s, Vt = np.linalg.svd(Y.toarray() - mean, full_matrices=False)
+        U, s, Vt = U[:, :k], s[:k], Vt[:k]
+    else:
+        U, s, Vt = svds(_centred(Y, mean), k=k, v0=rng.normal(size=min(n, genes)), solver="arpack")
+        U, s, Vt = U[:, ::-1], s[::-1], Vt[::-1]
+    sign = np.sign(Vt[np.arange(len(s)), np.abs(Vt).argmax(axis=1)])
+    sign[sign == 0] = 1.0
+    return Components(U * (s * sign), (Vt * sign[:, None]).T, mean, s)
+
+
+def parallel_analysis(
+    Y: sparse.csr_array, values: np.ndarray, rng: np.random.Generator, n_permutations: int = 3
+) -> tuple[int, float]:
+    """Return how many singular values exceed the first one of data with every column permuted, and that threshold.
+
+    (Horn, Psychometrika 30, 1965.)
+    """
+    top = 0.0
+    for seed in rng.spawn(n_permutations):
+        permuted = permute_columns(Y, seed)
+        top = max(top, float(principal_components(permuted, 1, seed).values[0]))
+    return int((values > top).sum()), top
+
+
+def permute_columns(Y: sparse.csr_array, rng: np.random.Generator) -> sparse.csr_array:
+    """Return Y with the entries of every column at random rows."""
+    columns = sparse.csc_array(Y)
+    indices = columns.indices.copy()
+    for a, b in zip(columns.indptr[:-1], columns.indptr[1:], strict=True):
+        indices[a:b] = rng.permutation(Y.shape[0])[: b - a]
+    return sparse.csr_array(sparse.csc_array((columns.data, indices, columns.indptr), shape=Y.shape))
+
+
+def _centred(Y: sparse.csr_array, mean: np.ndarray) -> LinearOperator:
+    """Return the operator Y - 1 mean'."""
+    transposed = Y.T.tocsr()
+    return LinearOperator(
+        Y.shape,
+        matvec=lambda v: Y @ v.ravel() - mean @ v.ravel(),
+        rmatvec=lambda u: transposed @ u.ravel() - mean * u.sum(),
+        dtype=np.float64,
+    )

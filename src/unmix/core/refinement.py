@@ -1,0 +1,97 @@
+"""Gene sets against archetypes: sets gain and lose genes, and shares of types follow from the sets' expression.
+
+Symbols: sets (genes x T, non-negative weights), effects and other statistics genes x K.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from unmix.core.markers import Markers
+from unmix.core.simplex import nnls
+
+BACKGROUND_QUANTILE = 0.05
+EVENNESS = 0.05
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a gene must show to join the set of a matched type."""
+
+    max_q: float = 0.01
+    min_log_fold_change: float = 1.0
+    min_specificity: float = 0.5
+    min_share: float = 0.2
+    max_added: int = 10
+
+
+def refine_sets(sets: np.ndarray, markers: Markers, partner: np.ndarray, limits: Thresholds) -> np.ndarray:
+    """Return the sets after one round: matched types lose genes that do not rise, and gain markers nobody else has.
+
+    A set keeps at least two genes of its own.
+    """
+    refined = sets.copy()
+    taken = sets.sum(axis=1) > 0
+    for t in np.flatnonzero(partner >= 0):
+        k = partner[t]
+        genes = np.flatnonzero(sets[:, t])
+        falling = genes[markers.log_fold_change[genes, k] <= 0]
+        if len(genes) - len(falling) >= 2:
+            refined[falling, t] = 0.0
+        weight = sets[genes, t].mean() if len(genes) else 1.0
+        refined[_new_markers(markers, k, taken, limits), t] = weight
+    shared = (refined > 0).sum(axis=1) > 1
+    refined[shared & ~taken] = 0.0
+    return refined
+
+
+def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds) -> np.ndarray:
+    """Return the best genes of archetype k that pass all thresholds and are in no set."""
+    passing = (
+        (markers.qval[:, k] <= limits.max_q)
+        & (markers.log_fold_change[:, k] >= limits.min_log_fold_change)
+        & (markers.specificity[:, k] >= limits.min_specificity)
+        & (markers.share[:, k] >= limits.min_share)
+        & ~taken
+    )
+    genes = np.flatnonzero(passing)
+    return genes[np.argsort(-markers.score[genes, k], kind="stable")[: limits.max_added]]
+
+
+def set_activities(Y: sparse.csr_array, sets: np.ndarray) -> np.ndarray:
+    """Return the activity of every set in every row of linear expression: 0 at its background, 1 on average.
+
+    Genes count in proportion to their mean, those of several sets less by the square of their number; the background is
+    the 5 % quantile over rows.
+    """
+    mean = np.asarray(Y.mean(axis=0)).ravel()
+    shared = np.maximum((sets > 0).sum(axis=1), 1)
+    weight = np.divide(1.0, mean * shared**2, out=np.zeros_like(mean), where=mean > 0)
+    raw = np.asarray(Y @ (sets * weight[:, None]))
+    raised = np.maximum(raw - np.quantile(raw, BACKGROUND_QUANTILE, axis=0), 0.0)
+    average = raised.mean(axis=0)
+    return np.divide(raised, average, out=np.zeros_like(raised), where=average > 0)
+
+
+def set_proportions(activities: np.ndarray) -> np.ndarray:
+    """Return shares of types from activities that are proportional to them, by scales that make rows add up to one.
+
+    Scales x >= 0 minimise |A x - 1|^2 with a small pull to equal ones (digital sorting, Zhong et al., BMC Bioinformatics
+    14, 2013); rows of A x are then divided by their sums. Rows without any activity get equal shares.
+
+    Examples
+    --------
+    >>> A = np.array([[2.0, 0.0], [0.0, 4.0], [1.0, 2.0]])
+    >>> set_proportions(A).round(1)
+    array([[1. , 0. ],
+           [0. , 1. ],
+           [0.5, 0.5]])
+    """
+    n, T = activities.shape
+    ridge = EVENNESS * n
+    gram = activities.T @ activities + ridge * np.eye(T)
+    scales = nnls(gram, (activities.sum(axis=0) + ridge / T)[None])[0]
+    shares = activities * np.where(scales > 0, scales, 0.0)
+    totals = shares.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, shares / np.where(totals > 0, totals, 1.0), 1.0 / T)
