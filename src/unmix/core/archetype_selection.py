@@ -1,4 +1,4 @@
-"""How many archetypes: agreement of fits to halves of the rows, and the variance that they explain in the other half."""
+"""How many archetypes: agreement of fits to halves of the rows, and the variance explained in the other half."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

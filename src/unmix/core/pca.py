@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 
 @dataclass(frozen=True)
 class Components:
-    """Principal components: scores (n_obs x k), loadings (genes x k, orthonormal), the genes' means, singular values."""
+    """Scores (n_obs x k), loadings (genes x k, orthonormal), means of the genes, singular values."""
 
     scores: np.ndarray
     loadings: np.ndarray

@@ -77,8 +77,8 @@ def set_activities(Y: sparse.csr_array, sets: np.ndarray) -> np.ndarray:
 def set_proportions(activities: np.ndarray) -> np.ndarray:
     """Return shares of types from activities that are proportional to them, by scales that make rows add up to one.
 
-    Scales x >= 0 minimise |A x - 1|^2 with a small pull to equal ones (digital sorting, Zhong et al., BMC Bioinformatics
-    14, 2013); rows of A x are then divided by their sums. Rows without any activity get equal shares.
+    Scales x >= 0 minimise |A x - 1|^2 with a small pull to equal ones (digital sorting, Zhong et al., BMC
+    Bioinformatics 14, 2013); rows of A x are then divided by their sums. Rows without any activity get equal shares.
 
     Examples
     --------
