@@ -1,9 +1,10 @@
 """The one way over the rows: blocks of any matrix, one result per row, or one small sum over rows.
 
-An algorithm touches a large matrix X only through two functions:
+An algorithm touches a large matrix X only through these functions:
 
 - :func:`map_rows` applies `f` to every block of rows and stacks the results, one row of result per row of X;
-- :func:`reduce_rows` applies `f` to every block of rows and adds the results up (Gram matrices, gene sums, losses).
+- :func:`reduce_rows` applies `f` to every block of rows and adds the results up (Gram matrices, gene sums, losses);
+- :func:`map_reduce_rows` does both in one reading, for algorithms that update rows and need sums over the new ones.
 
 A block is a C-contiguous `numpy.ndarray` or a `scipy.sparse.csr_array` with sorted indices; X itself may be an array, any
 scipy sparse matrix, a matrix on disk that reads row slices (h5py, anndata's backed matrices) or a Dask array with chunks
@@ -92,7 +93,7 @@ def iter_blocks(X: Any, block_rows: int | None = None) -> Iterator[tuple[slice, 
     block_rows = block_rows or default_block_rows(X.shape[1])
     if not is_dask(X):
         for rows in row_slices(X.shape[0], block_rows):
-            yield rows, as_block(X[rows])
+            yield rows, _csr_view(X, rows) if _is_clean_csr(X) else as_block(X[rows])
         return
     start = 0
     for i in range(X.numblocks[0]):
@@ -108,6 +109,20 @@ def take_rows(X: Any, rows: np.ndarray) -> Block:
     if is_dask(X):
         return as_block(X[rows].compute(scheduler="synchronous"))
     return as_block(X[rows])
+
+
+def _is_clean_csr(X: Any) -> bool:
+    """Tell whether X is CSR in memory whose rows can be handed out without a copy."""
+    return sparse.issparse(X) and X.format == "csr" and X.has_canonical_format
+
+
+def _csr_view(X: Any, rows: slice) -> sparse.csr_array:
+    """Return rows of a CSR matrix that share its memory; read-only for whoever gets them."""
+    start, stop = int(X.indptr[rows.start]), int(X.indptr[rows.stop])
+    parts = (X.data[start:stop], X.indices[start:stop], X.indptr[rows.start : rows.stop + 1] - X.indptr[rows.start])
+    view = sparse.csr_array(parts, shape=(rows.stop - rows.start, X.shape[1]), copy=False)
+    view.has_canonical_format = True
+    return view
 
 
 def map_rows(
@@ -187,6 +202,35 @@ def reduce_rows(
         else:
             total = total + part
     return total
+
+
+def map_reduce_rows(
+    f: Callable[..., Any],
+    X: Any,
+    *aligned: Any,
+    constants: Sequence[Any] = (),
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+    desc: str = "",
+) -> tuple[Any, Any]:
+    """Apply `f` to every block of rows; stack the first thing it returns, add up the second.
+
+    Parameters are those of :func:`map_rows`, except that `f` returns a pair: an array of one row per row of the block, and
+    a tuple of arrays or numbers of a shape that does not depend on the block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows, (total,) = map_reduce_rows(lambda block: (2 * block, (block.sum(),)), np.ones((3, 1)), block_rows=2)
+    >>> rows.ravel(), total
+    (array([2., 2., 2.]), np.float64(3.0))
+    """
+    rows: list[np.ndarray] = []
+    total: Any = None
+    for part, sums in _run(f, X, aligned, constants, n_jobs, block_rows, desc):
+        rows.append(part)
+        total = sums if total is None else tuple(a + b for a, b in zip(total, sums, strict=True))
+    return np.concatenate(rows), total
 
 
 def _call(f: Callable[..., Any], block: Block, aligned: Sequence[Any], constants: Sequence[Any]) -> Any:
