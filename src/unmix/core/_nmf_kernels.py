@@ -1,0 +1,275 @@
+"""Compiled inner loops of the factorisations: products of CSR rows with thin dense matrices, and HALS sweeps.
+
+A thin matrix is stored row by row (one row per observation or per variable) with its k columns padded by zeros to a
+multiple of 8 (:func:`padded`), so that a row is a few vector registers. numba does not vectorise loops of such a short,
+variable length; the intrinsics below emit the vector instructions of LLVM directly. All kernels run on one thread.
+"""
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from scipy import sparse
+
+from unmix.core.blocks import Block
+
+LANES = 8
+WIDE = 16
+TILE = 128
+_INT = ir.IntType(64)
+
+
+def padded(A: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return `A` (rows, k) as a contiguous array of `dtype` with k rounded up to a multiple of 8 by zero columns.
+
+    Examples
+    --------
+    >>> padded(np.ones((2, 3)), np.float32).shape
+    (2, 8)
+    """
+    out = np.zeros((A.shape[0], -(-A.shape[1] // LANES) * LANES), dtype)
+    out[:, : A.shape[1]] = A
+    return out
+
+
+def _open(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+    """Open the array structs among the arguments of an intrinsic."""
+    return [
+        context.make_array(t)(context, builder, a) if isinstance(t, types.Array) else a
+        for t, a in zip(signature.args, args, strict=True)
+    ]
+
+
+def _vector_at(builder: Any, array: Any, offset: Any, vector: Any) -> Any:
+    """Return a pointer to `width` consecutive entries of an array."""
+    return builder.bitcast(builder.gep(array.data, [offset]), vector.as_pointer())
+
+
+def _load(builder: Any, pointer: Any, align: int) -> Any:
+    value = builder.load(pointer)
+    value.align = align
+    return value
+
+
+def _store(builder: Any, value: Any, pointer: Any, align: int) -> None:
+    builder.store(value, pointer).align = align
+
+
+def _splat(builder: Any, x: Any, vector: Any) -> Any:
+    """Repeat a number in every lane."""
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nothing, x, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
+
+
+def _column(builder: Any, indices: Any, p: Any) -> Any:
+    j = builder.load(builder.gep(indices.data, [p]))
+    return builder.sext(j, _INT) if j.type.width < 64 else j
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return builder.fadd(c, builder.fmul(a, b, flags=("fast",)), flags=("fast",))
+
+
+def _make_gather(width: int) -> Any:
+    @intrinsic
+    def gather(typing, data, indices, start, stop, H, column, out, at):  # type: ignore[no-untyped-def]  # noqa: D417
+        """out.flat[at : at + width] = sum_p data[p] * H[indices[p], column : column + width]."""
+        signature = types.void(data, indices, start, stop, H, column, out, at)
+
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            x, j, first, last, h, c, o, offset = _open(context, builder, sig, args)
+            vector = ir.VectorType(context.get_value_type(sig.args[4].dtype), width)
+            align = sig.args[4].dtype.bitwidth // 8
+            stride = builder.extract_value(h.shape, 1)
+            total = cgutils.alloca_once(builder, vector)
+            builder.store(ir.Constant(vector, [0.0] * width), total)
+            with cgutils.for_range_slice(builder, first, last, ir.Constant(_INT, 1), _INT) as (p, _):
+                row = builder.add(builder.mul(_column(builder, j, p), stride), c)
+                hv = _load(builder, _vector_at(builder, h, row, vector), align)
+                xv = _splat(builder, builder.load(builder.gep(x.data, [p])), vector)
+                builder.store(_fma(builder, xv, hv, builder.load(total)), total)
+            _store(builder, builder.load(total), _vector_at(builder, o, offset, vector), align)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return gather
+
+
+def _make_scatter(width: int) -> Any:
+    @intrinsic
+    def scatter(typing, data, indices, start, stop, W, at, A, column):  # type: ignore[no-untyped-def]  # noqa: D417
+        """A[indices[p], column : column + width] += data[p] * W.flat[at : at + width] for every p."""
+        signature = types.void(data, indices, start, stop, W, at, A, column)
+
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            x, j, first, last, w, offset, a, c = _open(context, builder, sig, args)
+            vector = ir.VectorType(context.get_value_type(sig.args[6].dtype), width)
+            align = sig.args[6].dtype.bitwidth // 8
+            stride = builder.extract_value(a.shape, 1)
+            wv = _load(builder, _vector_at(builder, w, offset, vector), align)
+            with cgutils.for_range_slice(builder, first, last, ir.Constant(_INT, 1), _INT) as (p, _):
+                row = builder.add(builder.mul(_column(builder, j, p), stride), c)
+                target = _vector_at(builder, a, row, vector)
+                xv = _splat(builder, builder.load(builder.gep(x.data, [p])), vector)
+                _store(builder, _fma(builder, xv, wv, _load(builder, target, align)), target, align)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return scatter
+
+
+@intrinsic
+def _dot(typing, A, a, B, b, length):  # type: ignore[no-untyped-def]  # noqa: D417
+    """Return <A.flat[a : a + length], B.flat[b : b + length]>, `length` being a multiple of 8."""
+    signature = A.dtype(A, a, B, b, length)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x, x0, y, y0, n = _open(context, builder, sig, args)
+        element = context.get_value_type(sig.args[0].dtype)
+        vector = ir.VectorType(element, LANES)
+        align = sig.args[0].dtype.bitwidth // 8
+        total = cgutils.alloca_once(builder, vector)
+        builder.store(ir.Constant(vector, [0.0] * LANES), total)
+        zero = ir.Constant(_INT, 0)
+        with cgutils.for_range_slice(builder, zero, n, ir.Constant(_INT, LANES), _INT) as (c, _):
+            xv = _load(builder, _vector_at(builder, x, builder.add(x0, c), vector), align)
+            yv = _load(builder, _vector_at(builder, y, builder.add(y0, c), vector), align)
+            builder.store(_fma(builder, xv, yv, builder.load(total)), total)
+        name = f"llvm.vector.reduce.fadd.v{LANES}f{sig.args[0].dtype.bitwidth}"
+        add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(element, [element, vector]), name)
+        return builder.call(add, [ir.Constant(element, 0.0), builder.load(total)], fastmath=("fast",))
+
+    return signature, emit
+
+
+_gather_wide, _gather = _make_gather(WIDE), _make_gather(LANES)
+_scatter_wide, _scatter = _make_scatter(WIDE), _make_scatter(LANES)
+
+
+@nb.njit(cache=True, nogil=True)
+def _gather_row(data, indices, start, stop, H, out, at):  # type: ignore[no-untyped-def]
+    """out.flat[at : at + K] = sum_p data[p] * H[indices[p]]."""
+    c, K = np.int64(0), H.shape[1]
+    while c + WIDE <= K:
+        _gather_wide(data, indices, start, stop, H, c, out, at + c)
+        c += WIDE
+    if c < K:
+        _gather(data, indices, start, stop, H, c, out, at + c)
+
+
+@nb.njit(cache=True, nogil=True)
+def _scatter_row(data, indices, start, stop, W, at, A):  # type: ignore[no-untyped-def]
+    """A[indices[p]] += data[p] * W.flat[at : at + K]."""
+    c, K = np.int64(0), A.shape[1]
+    while c + WIDE <= K:
+        _scatter_wide(data, indices, start, stop, W, at + c, A, c)
+        c += WIDE
+    if c < K:
+        _scatter(data, indices, start, stop, W, at + c, A, c)
+
+
+@nb.njit(cache=True, nogil=True)
+def _csr_times(indptr, indices, data, H, out):  # type: ignore[no-untyped-def]
+    for i in range(out.shape[0]):
+        _gather_row(data, indices, np.int64(indptr[i]), np.int64(indptr[i + 1]), H, out, np.int64(i * H.shape[1]))
+
+
+@nb.njit(cache=True, nogil=True)
+def _csr_transpose_times(indptr, indices, data, W, out):  # type: ignore[no-untyped-def]
+    for i in range(W.shape[0]):
+        _scatter_row(data, indices, np.int64(indptr[i]), np.int64(indptr[i + 1]), W, np.int64(i * W.shape[1]), out)
+
+
+def times(block: Block, H: np.ndarray) -> np.ndarray:
+    """Return `block @ H` for a padded H of shape (n_vars, K), in H's dtype."""
+    if not sparse.issparse(block):
+        return np.asarray(block).astype(H.dtype, copy=False) @ H
+    out = np.empty((block.shape[0], H.shape[1]), H.dtype)
+    _csr_times(block.indptr, block.indices, block.data.astype(H.dtype, copy=False), H, out)
+    return out
+
+
+def transpose_times(block: Block, W: np.ndarray) -> np.ndarray:
+    """Return `block.T @ W` for a padded W of shape (rows, K), in W's dtype."""
+    if not sparse.issparse(block):
+        return np.asarray(block).astype(W.dtype, copy=False).T @ W
+    out = np.zeros((block.shape[1], W.shape[1]), W.dtype)
+    _csr_transpose_times(block.indptr, block.indices, block.data.astype(W.dtype, copy=False), W, out)
+    return out
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _sweep_tile(B, W, G, own, scale, sweeps, g):  # type: ignore[no-untyped-def]
+    """Coordinate descent on `TILE` rows at once; B, W of shape (k, TILE)."""
+    k = G.shape[0]
+    for _ in range(sweeps):
+        for c in range(k):
+            if G[c, c] + scale[c] <= 0:
+                continue
+            bc, wc = B[c], W[c]
+            for r in range(TILE):
+                g[r] = bc[r] - own[r] * scale[c] * wc[r]
+            for other in range(k):
+                gl, wl = G[c, other], W[other]
+                for r in range(TILE):
+                    g[r] -= gl * wl[r]
+            for r in range(TILE):
+                curvature = G[c, c] + own[r] * scale[c]
+                wc[r] = max(wc[r] * 0, wc[r] + g[r] / curvature if curvature > 0 else wc[r])
+
+
+@nb.njit(cache=True, nogil=True)
+def _sweep(B, W, G, own, scale, sweeps):  # type: ignore[no-untyped-def]
+    """Improve W in place, tile by tile; a row's result does not depend on the rows beside it."""
+    k = G.shape[0]
+    Bt, Wt = np.zeros((k, TILE), B.dtype), np.zeros((k, TILE), B.dtype)
+    stiff, g = np.zeros(TILE, B.dtype), np.zeros(TILE, B.dtype)
+    for start in range(0, W.shape[0], TILE):
+        rows = min(TILE, W.shape[0] - start)
+        for r in range(rows):
+            stiff[r] = own[start + r]
+            for c in range(k):
+                Bt[c, r], Wt[c, r] = B[start + r, c], W[start + r, c]
+        _sweep_tile(Bt, Wt, G, stiff, scale, sweeps, g)
+        for r in range(rows):
+            for c in range(k):
+                W[start + r, c] = Wt[c, r]
+
+
+def hals(
+    B: np.ndarray,
+    W: np.ndarray,
+    G: np.ndarray,
+    sweeps: int,
+    *,
+    own: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return W after sweeps of coordinate descent on `1/2 w'Gw - b'w + 1/2 own_i sum_c scale_c w_c^2` over `w >= 0`.
+
+    Parameters
+    ----------
+    B
+        Linear terms, one row per problem, (rows, K).
+    W
+        Where the descent starts, (rows, K).
+    G
+        The Gram matrix that all rows share, (k, k), k <= K.
+    sweeps
+        Passes over the k coordinates.
+    own
+        Each row's own weight of the ridge, (rows,); none by default.
+    scale
+        Each component's weight of the ridge, (k,).
+    """
+    out, dtype = np.array(W, order="C"), W.dtype
+    own = np.zeros(W.shape[0], dtype) if own is None else own.astype(dtype, copy=False)
+    scale = np.zeros(G.shape[0], dtype) if scale is None else scale.astype(dtype, copy=False)
+    _sweep(np.ascontiguousarray(B, dtype), out, np.ascontiguousarray(G, dtype), own, scale, sweeps)
+    return out

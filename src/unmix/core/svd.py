@@ -1,0 +1,144 @@
+"""Truncated singular value decomposition X ~ U S V' of any matrix, centred implicitly, from passes over its rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
+
+OVERSAMPLING = 10
+
+
+@dataclass(frozen=True)
+class SVD:
+    """Singular triplets, largest first."""
+
+    U: np.ndarray
+    """Left singular vectors, (n_obs, k)."""
+    S: np.ndarray
+    """Singular values, (k,)."""
+    V: np.ndarray
+    """Right singular vectors, (n_vars, k); the entry of largest modulus of each is positive."""
+    mean: np.ndarray
+    """What was subtracted from every row, (n_vars,); zeros without centring."""
+    total: float
+    """Squared Frobenius norm of the (centred) matrix."""
+
+
+def svd(
+    X: Any,
+    n_components: int,
+    *,
+    center: bool = False,
+    n_passes: int = 6,
+    rng: "int | np.random.Generator | None" = 0,
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+) -> SVD:
+    r"""Return the leading singular triplets of X, or of X minus its column means, by a randomised block Krylov method.
+
+    The Krylov basis :math:`K = [\Omega, A'A\Omega, \dots, (A'A)^q\Omega]` with Gaussian :math:`\Omega` is made orthonormal;
+    the Rayleigh-Ritz values of :math:`A'A` on it converge far faster than those of the last block alone. Centring is
+    implicit, :math:`A v = X v - 1 (\mu' v)`, so that sparse rows stay sparse.
+
+    Parameters
+    ----------
+    X
+        Matrix of shape (n_obs, n_vars), of any kind that :mod:`unmix.core.blocks` reads.
+    n_components
+        Number k of triplets, at most min(n_obs, n_vars).
+    center
+        Whether to subtract the column means.
+    n_passes
+        Number q of multiplications by A'A, each one pass over the rows; two more passes follow.
+    rng
+        Seed of the start.
+    n_jobs
+        Threads.
+    block_rows
+        Rows of a block.
+
+    Raises
+    ------
+    ValueError
+        If `n_components` is not between 1 and min(n_obs, n_vars).
+
+    References
+    ----------
+    Musco, Musco (2015), Randomized block Krylov methods for stronger and faster approximate singular value decomposition.
+
+    Examples
+    --------
+    >>> svd(np.outer([3.0, 4.0], [0.0, 1.0]), 1).S
+    array([5.])
+    """
+    X = as_rows(X)
+    n_obs, n_vars = X.shape
+    check_components(n_components, min(n_obs, n_vars))
+    walk = {"n_jobs": n_jobs, "block_rows": block_rows, "desc": "svd"}
+    sums, total = reduce_rows(_column_sums, X, **walk)
+    mean = sums / n_obs if center else np.zeros(n_vars)
+    width = min(n_components + OVERSAMPLING, n_obs, n_vars)
+    K = np.linalg.qr(np.random.default_rng(rng).standard_normal((n_vars, width)))[0]
+    basis = K
+    for _ in range(n_passes):
+        if basis.shape[1] == n_vars or K.shape[1] == 0:
+            break
+        K = reduce_rows(_normal_product, X, constants=(K, mean), **walk)
+        K = _orthonormal_to(K, basis)
+        basis = np.hstack([basis, K])
+    squares, vectors = np.linalg.eigh(reduce_rows(_projected_gram, X, constants=(basis, mean), **walk))
+    V = _signed(basis @ vectors[:, ::-1][:, :n_components])
+    US = map_rows(_centred_product, X, constants=(V, mean), **walk)
+    S = np.linalg.norm(US, axis=0)
+    U = US / np.where(S > 0, S, 1)
+    return SVD(U, S, V, mean, float(total - n_obs * (mean @ mean)))
+
+
+def check_components(n_components: int, limit: int) -> None:
+    """Refuse a number of components that is no integer between 1 and `limit`."""
+    if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer) or not 1 <= n_components <= limit:
+        msg = f"`n_components` must be an integer from 1 to {limit} (the smaller side of the matrix), got {n_components!r}."
+        raise ValueError(msg)
+
+
+def _column_sums(block: Block) -> tuple[np.ndarray, float]:
+    """Return column sums and the sum of squares."""
+    values = np.asarray(getattr(block, "data", block) if not isinstance(block, np.ndarray) else block, dtype=np.float64)
+    return np.asarray(block.sum(axis=0, dtype=np.float64)).ravel(), float(np.vdot(values, values))
+
+
+def _floating(block: Block) -> Block:
+    return block if block.dtype == np.float64 else block.astype(np.float64)
+
+
+def _centred_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    return _floating(block) @ K - mean @ K
+
+
+def _normal_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return this block's part of A'A K."""
+    block = _floating(block)
+    AK = block @ K - mean @ K
+    return block.T @ AK - np.outer(mean, AK.sum(axis=0))
+
+
+def _projected_gram(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return this block's part of (A K)'(A K)."""
+    AK = _centred_product(block, K, mean)
+    return AK.T @ AK
+
+
+def _orthonormal_to(K: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of what K adds to `basis`; no column where it adds nothing."""
+    rest = K - basis @ (basis.T @ K)
+    vectors, sizes, _ = np.linalg.svd(rest, full_matrices=False)
+    vectors = vectors[:, sizes > 1e-10 * np.linalg.norm(K)]
+    return np.linalg.qr(vectors - basis @ (basis.T @ vectors))[0]
+
+
+def _signed(V: np.ndarray) -> np.ndarray:
+    """Flip columns so that the entry of largest modulus is positive."""
+    largest = V[np.abs(V).argmax(axis=0), np.arange(V.shape[1])]
+    return V * np.where(largest < 0, -1.0, 1.0)
