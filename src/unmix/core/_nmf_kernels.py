@@ -14,7 +14,6 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from scipy import sparse
 
-from unmix.core.blocks import Block
 
 LANES = 8
 WIDE = 16
@@ -62,7 +61,8 @@ def _splat(builder: Any, x: Any, vector: Any) -> Any:
     """Repeat a number in every lane."""
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, x, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, nothing, lanes)
 
 
 def _column(builder: Any, indices: Any, p: Any) -> Any:
@@ -76,7 +76,7 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 def _make_gather(width: int) -> Any:
     @intrinsic
-    def gather(typing, data, indices, start, stop, H, column, out, at):  # type: ignore[no-untyped-def]  # noqa: D417
+    def gather(typing, data, indices, start, stop, H, column, out, at):  # type: ignore[no-untyped-def]
         """out.flat[at : at + width] = sum_p data[p] * H[indices[p], column : column + width]."""
         signature = types.void(data, indices, start, stop, H, column, out, at)
 
@@ -102,7 +102,7 @@ def _make_gather(width: int) -> Any:
 
 def _make_scatter(width: int) -> Any:
     @intrinsic
-    def scatter(typing, data, indices, start, stop, W, at, A, column):  # type: ignore[no-untyped-def]  # noqa: D417
+    def scatter(typing, data, indices, start, stop, W, at, A, column):  # type: ignore[no-untyped-def]
         """A[indices[p], column : column + width] += data[p] * W.flat[at : at + width] for every p."""
         signature = types.void(data, indices, start, stop, W, at, A, column)
 
@@ -125,7 +125,7 @@ def _make_scatter(width: int) -> Any:
 
 
 @intrinsic
-def _dot(typing, A, a, B, b, length):  # type: ignore[no-untyped-def]  # noqa: D417
+def _dot(typing, A, a, B, b, length):  # type: ignore[no-untyped-def]
     """Return <A.flat[a : a + length], B.flat[b : b + length]>, `length` being a multiple of 8."""
     signature = A.dtype(A, a, B, b, length)
 
@@ -186,7 +186,7 @@ def _csr_transpose_times(indptr, indices, data, W, out):  # type: ignore[no-unty
         _scatter_row(data, indices, np.int64(indptr[i]), np.int64(indptr[i + 1]), W, np.int64(i * W.shape[1]), out)
 
 
-def times(block: Block, H: np.ndarray) -> np.ndarray:
+def times(block: Any, H: np.ndarray) -> np.ndarray:
     """Return `block @ H` for a padded H of shape (n_vars, K), in H's dtype."""
     if not sparse.issparse(block):
         return np.asarray(block).astype(H.dtype, copy=False) @ H
@@ -195,7 +195,7 @@ def times(block: Block, H: np.ndarray) -> np.ndarray:
     return out
 
 
-def transpose_times(block: Block, W: np.ndarray) -> np.ndarray:
+def transpose_times(block: Any, W: np.ndarray) -> np.ndarray:
     """Return `block.T @ W` for a padded W of shape (rows, K), in W's dtype."""
     if not sparse.issparse(block):
         return np.asarray(block).astype(W.dtype, copy=False).T @ W

@@ -70,7 +70,8 @@ def als(
     check_components(n_components, max(X.shape))
     rows, kind = mask_rows(X, mask)
     H = start.H if start is not None else _first(X, n_components, rows, kind, nonnegative, walk, rng)
-    W, losses = np.zeros((X.shape[0], len(H))), []
+    W = np.zeros((X.shape[0], len(H)))
+    losses: list[float] = []
     while len(losses) < walk.max_iter and not settled(losses, walk.tol):
         kept = H
         W, sums = walk.over(_als_pass, X, W, rows, constants=(H, kind, ridge, nonnegative))

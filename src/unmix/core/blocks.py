@@ -13,6 +13,7 @@ of either. Who runs `f` is decided here and nowhere else: threads of this proces
 algebra inside `f` runs on one thread, so that no result depends on the number of threads.
 """
 
+import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from unmix._settings import progress
 
@@ -259,7 +260,7 @@ def _run(
         return
     blocks = ((block, [a[rows] for a in aligned]) for rows, block in iter_blocks(X, block_rows))
     total = len(row_slices(X.shape[0], block_rows))
-    with threadpool_limits(1, user_api="blas"):
+    with _linear_algebra().limit(limits=1, user_api="blas"):
         yield from progress(_on_threads(f, blocks, constants, n_jobs), total=total, desc=desc)
 
 
@@ -283,6 +284,12 @@ def _on_threads(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@functools.cache
+def _linear_algebra() -> ThreadpoolController:
+    """Return the handle on the loaded libraries; finding them takes longer than a pass over a small matrix."""
+    return ThreadpoolController()
 
 
 def _active_client() -> Any:
@@ -316,5 +323,5 @@ def _on_cluster(
 
 def _chunk_task(f: Callable[..., Any], chunk: Any, aligned: Sequence[Any], *constants: Any) -> Any:
     """Apply `f` to one chunk on a worker."""
-    with threadpool_limits(1, user_api="blas"):
+    with _linear_algebra().limit(limits=1, user_api="blas"):
         return _call(f, as_block(chunk), aligned, constants)

@@ -29,8 +29,8 @@ def nmf_kl(
 ) -> Factorization:
     r"""Return the factors of :math:`\min_{W,H\ge0} \sum_{ij} x_{ij}\log\frac{x_{ij}}{(WH)_{ij}} - x_{ij} + (WH)_{ij}`.
 
-    The sum runs over the observed entries. Parameters are those of :func:`unmix.core.factorization.nmf` and a mask as in
-    :func:`unmix.core.masks.mask_rows`. Each pass takes `INNER` multiplicative steps on W and one on H.
+    The sum runs over the observed entries. Parameters are those of :func:`unmix.core.factorization.nmf`, and a mask as
+    in :func:`unmix.core.masks.mask_rows`. Each pass takes `INNER` multiplicative steps on W and one on H.
 
     References
     ----------

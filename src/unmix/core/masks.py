@@ -1,7 +1,7 @@
 """Which entries of X are observed: everything, the non-zeros, what an array says, or all but a random speckle.
 
-Kernels meet a mask as a list of columns per row, either of the missing or of the observed entries, whichever is shorter,
-so that a sum over the observed entries is `base * (sum over all) + sign * (sum over the listed)`.
+Kernels meet a mask as a list of columns per row, either of the missing or of the observed entries, whichever is
+shorter, so that a sum over the observed entries is `base * (sum over all) + sign * (sum over the listed)`.
 """
 
 from dataclasses import dataclass

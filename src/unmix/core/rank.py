@@ -1,6 +1,7 @@
 """How many components: the loss of held-out entries against the rank."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ def _search(losses_at: Any, limit: int) -> dict[int, list[float]]:
         tried = sorted(curve)
         best = min(tried, key=lambda c: np.mean(curve[c]))
         at = tried.index(best)
-        middles = [(a + b) // 2 for a, b in zip(tried[max(at - 1, 0) :], tried[max(at - 1, 0) + 1 : at + 2], strict=False)]
+        beside = tried[max(at - 1, 0) : at + 2]
+        middles = [(a + b) // 2 for a, b in pairwise(beside)]
         new = [k for k in middles if k not in curve and min(abs(k - c) for c in tried) * 10 >= best]
         if not new:
             return curve

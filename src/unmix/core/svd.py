@@ -38,7 +38,7 @@ def svd(
 ) -> SVD:
     r"""Return the leading singular triplets of X, or of X minus its column means, by a randomised block Krylov method.
 
-    The Krylov basis :math:`K = [\Omega, A'A\Omega, \dots, (A'A)^q\Omega]` with Gaussian :math:`\Omega` is made orthonormal;
+    The Krylov basis :math:`K = [\Omega, A'A\Omega, \dots, (A'A)^q\Omega]`, :math:`\Omega` Gaussian, is made orthonormal;
     the Rayleigh-Ritz values of :math:`A'A` on it converge far faster than those of the last block alone. Centring is
     implicit, :math:`A v = X v - 1 (\mu' v)`, so that sparse rows stay sparse.
 
@@ -66,7 +66,7 @@ def svd(
 
     References
     ----------
-    Musco, Musco (2015), Randomized block Krylov methods for stronger and faster approximate singular value decomposition.
+    Musco, Musco (2015), Randomized block Krylov methods for stronger and faster approximate SVD.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def svd(
     X = as_rows(X)
     n_obs, n_vars = X.shape
     check_components(n_components, min(n_obs, n_vars))
-    walk = {"n_jobs": n_jobs, "block_rows": block_rows, "desc": "svd"}
+    walk: dict[str, Any] = {"n_jobs": n_jobs, "block_rows": block_rows, "desc": "svd"}
     sums, total = reduce_rows(_column_sums, X, **walk)
     mean = sums / n_obs if center else np.zeros(n_vars)
     width = min(n_components + OVERSAMPLING, n_obs, n_vars)
@@ -98,8 +98,9 @@ def svd(
 
 def check_components(n_components: int, limit: int) -> None:
     """Refuse a number of components that is no integer between 1 and `limit`."""
-    if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer) or not 1 <= n_components <= limit:
-        msg = f"`n_components` must be an integer from 1 to {limit} (the smaller side of the matrix), got {n_components!r}."
+    whole = isinstance(n_components, int | np.integer) and not isinstance(n_components, bool)
+    if not whole or not 1 <= n_components <= limit:
+        msg = f"`n_components` must be an integer from 1 to {limit}, got {n_components!r}."
         raise ValueError(msg)
 
 
