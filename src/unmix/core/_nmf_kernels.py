@@ -14,7 +14,6 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from scipy import sparse
 
-
 LANES = 8
 WIDE = 16
 TILE = 128

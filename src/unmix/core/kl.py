@@ -122,7 +122,7 @@ def _kl_pass(
 def _ratios_of(indices, data, first, last, H, W, at, out):  # type: ignore[no-untyped-def]
     """out[p] = x_p / <w, h_p> along a row."""
     for p in range(first, last):
-        fitted = _dot(H, np.int64(indices[p]) * H.shape[1], W, at, np.int64(H.shape[1]))
+        fitted = _dot(H, np.int64(indices[p]) * H.shape[1], W, at, np.int64(H.shape[1]))  # type: ignore[call-arg, var-annotated]
         out[p - first] = data[p] / fitted if fitted > 0 and data[p] > 0 else data[p] * 0
 
 
