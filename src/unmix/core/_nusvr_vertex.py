@@ -93,6 +93,20 @@ def certify(r: np.ndarray, a: np.ndarray, h: np.ndarray, w: np.ndarray, ridge: f
 
 
 @_exact
+def distance(X: np.ndarray, a: np.ndarray, w: np.ndarray, ridge: float, total: float, best: np.ndarray) -> float:
+    """Return what w costs more in 1/2 ridge |w|^2 - w'X'(a[0] - a[1]) than `best`, the weights that belong to a."""
+    weights(X, a, ridge, 0.0, best)
+    free = best.copy()
+    if total > 0.0:
+        project(best, total)
+    cost = 0.0
+    for j in range(w.size):
+        d = w[j] - best[j]
+        cost += ridge * d * (0.5 * d + best[j] - free[j])
+    return cost
+
+
+@_exact
 def classify(a: np.ndarray, z: np.ndarray, x: np.ndarray, state: np.ndarray) -> None:
     """Guess where the duals end: 0, 1, or 2 for in between."""
     for side in range(2):
@@ -360,11 +374,14 @@ def to_certificates(
     h: np.ndarray,
     ends: np.ndarray,
 ) -> None:
-    """Make every dual a[:, b] feasible; fill the w that belongs to it and ends = (objective, gap) at thresholds h."""
+    """Make every w[b] and every dual a[:, b] feasible; fill ends = (objective, gap) of the two at thresholds h."""
     r = np.empty(Y.shape[1])
+    bound = np.empty(X.shape[1])
     for b in range(Y.shape[0]):
         restore_sum(a[0, b], k)
         restore_sum(a[1, b], k)
-        weights(X, a[:, b], ridge[b], total[b], w[b])
+        if total[b] > 0.0:
+            project(w[b], total[b])
         residuals(X, Y[b], w[b], r)
-        ends[b] = certify(r, a[:, b], h[b], w[b], ridge[b], k)
+        objective, gap = certify(r, a[:, b], h[b], w[b], ridge[b], k)
+        ends[b] = objective, gap + distance(X, a[:, b], w[b], ridge[b], total[b], bound)

@@ -27,7 +27,7 @@ TRY_VERTEX = 1e-3
 """Relative complementarity below which the vertex is tried."""
 VERTEX_TOL = 1e-13
 TRY_DUAL = 1e-8
-"""Relative complementarity below which the interior dual itself is certified."""
+"""Relative complementarity below which the interior point itself is certified."""
 STOP = 1e-14
 DEGENERATE_TOL = 1e-10
 """A fit is degenerate where the weights of no data at all are optimal to this relative accuracy."""
@@ -333,12 +333,12 @@ def _jump(design: _Design, block: _Block, point: _Point, near: np.ndarray, end: 
 
 
 def _certify(design: _Design, block: _Block, point: _Point, which: np.ndarray, end: _Ends) -> None:
-    """Store the weights of the dual of the rows `which`, where no better ones are stored."""
+    """Store the rows `which` as they are, where no better ones are stored."""
     if not which.any():
         return
     point = point.keep(which)
     rows, h = point.rows, np.ascontiguousarray(point.h.T)
-    w, value = np.empty_like(point.w), np.empty((len(rows), 2))
+    w, value = point.w, np.empty((len(rows), 2))
     ends.to_certificates(design.X, block.Y[rows], point.a, block.ridge[rows], block.total[rows], design.k, w, h, value)
     better = value[:, 1] < end.value[rows, 1]
     rows = rows[better]
