@@ -1,0 +1,146 @@
+"""Kernels of the count model: one spot's negative binomial fit with non-negative weights, by projected Newton steps.
+
+For a spot with counts y_g the mean is m_g = p_g (S w)_g =: (A w)_g, the variance m_g + phi m_g^2, and w >= 0. Only genes
+with counts enter the Hessian; genes without counts enter through their score, and where phi is 0 through the column sums.
+"""
+
+import numba as nb
+import numpy as np
+
+TINY = 1e-12
+
+
+@nb.njit(cache=True, nogil=True)
+def _nonnegative_step(H, b, x):  # type: ignore[no-untyped-def]
+    """Minimise x'Hx/2 - b'x over x >= 0, starting from x, by coordinate descent."""
+    K = b.size
+    for _ in range(500):
+        largest = 0.0
+        for k in range(K):
+            slope = b[k]
+            for l in range(K):
+                slope -= H[k, l] * x[l]
+            new = max(x[k] + slope / H[k, k], 0.0)
+            largest = max(largest, abs(new - x[k]) * np.sqrt(H[k, k]))
+            x[k] = new
+        if largest < 1e-7:
+            break
+
+
+@nb.njit(cache=True, nogil=True)
+def _mean(A, w, m):  # type: ignore[no-untyped-def]
+    for g in range(A.shape[0]):
+        total = TINY
+        for k in range(w.size):
+            total += A[g, k] * w[k]
+        m[g] = total
+
+
+@nb.njit(cache=True, nogil=True)
+def _log_lik(genes, y, A, w, phi, sums, m):  # type: ignore[no-untyped-def]
+    """Log-likelihood without terms free of w; leaves the means in m (only those of `genes` where phi is 0)."""
+    value = 0.0
+    if phi == 0.0:
+        for k in range(w.size):
+            value -= sums[k] * w[k]
+        for j in range(genes.size):
+            total = TINY
+            for k in range(w.size):
+                total += A[genes[j], k] * w[k]
+            m[genes[j]] = total
+            value += y[j] * np.log(total)
+        return value
+    _mean(A, w, m)
+    for g in range(m.size):
+        value -= np.log1p(phi * m[g]) / phi
+    for j in range(genes.size):
+        mj = m[genes[j]]
+        value += y[j] * (np.log(mj) - np.log1p(phi * mj))
+    return value
+
+
+@nb.njit(cache=True, nogil=True)
+def _derivatives(genes, y, A, w, phi, sums, m, score, H):  # type: ignore[no-untyped-def]
+    """Score, and the information of the counts that are there; means are in m."""
+    K = w.size
+    score[:] = 0.0
+    H[:] = 0.0
+    if phi == 0.0:
+        score -= sums
+    else:
+        for g in range(m.size):
+            omega = 1.0 / (1.0 + phi * m[g])
+            for k in range(K):
+                score[k] -= omega * A[g, k]
+    for j in range(genes.size):
+        mj = m[genes[j]]
+        r = y[j] / (mj * (1.0 + phi * mj))
+        h = r / mj
+        for k in range(K):
+            a = A[genes[j], k]
+            score[k] += r * a
+            for l in range(k + 1):
+                H[k, l] += h * a * A[genes[j], l]
+    for k in range(K):
+        for l in range(k):
+            H[l, k] = H[k, l]
+        H[k, k] = H[k, k] * (1.0 + 1e-10) + 1e-14
+
+
+@nb.njit(cache=True, nogil=True)
+def fit_spot(genes, y, A, phi, sums, w, m, score, H, max_iter):  # type: ignore[no-untyped-def]
+    """Fit one spot in place of w; leaves means, score and H at the solution and returns the log-likelihood."""
+    value = _log_lik(genes, y, A, w, phi, sums, m)
+    b = np.empty(w.size)
+    for _ in range(max_iter):
+        _derivatives(genes, y, A, w, phi, sums, m, score, H)
+        b[:] = score + H @ w
+        x = w.copy()
+        _nonnegative_step(H, b, x)
+        direction = x - w
+        gain = score @ direction
+        if gain < 1e-6:
+            break
+        step, new = 1.0, value
+        while step > 1e-6:
+            new = _log_lik(genes, y, A, w + step * direction, phi, sums, m)
+            if new >= value + 1e-4 * step * gain:
+                break
+            step *= 0.5
+        if step <= 1e-6:
+            break
+        w += step * direction
+        value = new
+    value = _log_lik(genes, y, A, w, phi, sums, m)
+    _derivatives(genes, y, A, w, phi, sums, m, score, H)
+    return value
+
+
+@nb.njit(cache=True, nogil=True)
+def fit_rows(indptr, genes, y, A, phi, W, max_iter):  # type: ignore[no-untyped-def]
+    """Fit every row of a CSR block from the start W.
+
+    Returns W, log-likelihoods, information matrices (N, K, K), Pearson statistics and, summed over rows and weighted by
+    1 / (1 + phi m), the counts and means of every gene, and the means without a weight.
+    """
+    n, (G, K) = W.shape[0], A.shape
+    sums = A.sum(axis=0)
+    H, score, m = np.empty((n, K, K)), np.empty(K), np.empty(G)
+    value, pearson = np.empty(n), np.empty(n)
+    observed, expected, means = np.zeros(G), np.zeros(G), np.zeros(G)
+    for i in range(n):
+        own, counts = genes[indptr[i] : indptr[i + 1]], y[indptr[i] : indptr[i + 1]]
+        value[i] = fit_spot(own, counts, A, phi, sums, W[i], m, score, H[i], max_iter)
+        _mean(A, W[i], m)
+        pearson[i] = 0.0
+        for g in range(G):
+            omega = 1.0 / (1.0 + phi * m[g])
+            expected[g] += omega * m[g]
+            means[g] += m[g]
+            pearson[i] += omega * m[g]
+        for j in range(own.size):
+            mj = m[own[j]]
+            omega = 1.0 / (1.0 + phi * mj)
+            observed[own[j]] += omega * counts[j]
+            pearson[i] += omega * (counts[j] - 2.0 * mj) * counts[j] / mj
+    return W, value, H, pearson, observed, expected, means
