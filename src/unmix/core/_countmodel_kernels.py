@@ -1,7 +1,8 @@
 """Kernels of the count model: one spot's negative binomial fit with non-negative weights, by projected Newton steps.
 
-For a spot with counts y_g the mean is m_g = p_g (S w)_g =: (A w)_g, the variance m_g + phi m_g^2, and w >= 0. Only genes
-with counts enter the Hessian; genes without counts enter through their score, and where phi is 0 through the column sums.
+For a spot with counts y_g the mean is m_g = p_g (S w)_g =: (A w)_g, the variance m_g + phi m_g^2, and w >= 0. Only
+genes with counts enter the Hessian; genes without counts enter through their score, and where phi is 0 through the
+column sums.
 """
 
 import numba as nb
@@ -18,8 +19,8 @@ def _nonnegative_step(H, b, x):  # type: ignore[no-untyped-def]
         largest = 0.0
         for k in range(K):
             slope = b[k]
-            for l in range(K):
-                slope -= H[k, l] * x[l]
+            for j in range(K):
+                slope -= H[k, j] * x[j]
             new = max(x[k] + slope / H[k, k], 0.0)
             largest = max(largest, abs(new - x[k]) * np.sqrt(H[k, k]))
             x[k] = new
@@ -79,11 +80,11 @@ def _derivatives(genes, y, A, w, phi, sums, m, score, H):  # type: ignore[no-unt
         for k in range(K):
             a = A[genes[j], k]
             score[k] += r * a
-            for l in range(k + 1):
-                H[k, l] += h * a * A[genes[j], l]
+            for n in range(k + 1):
+                H[k, n] += h * a * A[genes[j], n]
     for k in range(K):
-        for l in range(k):
-            H[l, k] = H[k, l]
+        for n in range(k):
+            H[n, k] = H[k, n]
         H[k, k] = H[k, k] * (1.0 + 1e-10) + 1e-14
 
 

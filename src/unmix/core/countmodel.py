@@ -1,15 +1,15 @@
 """A count model with everything that is known in it: platform factors, sampling of the reference, overdispersion.
 
-Symbols: y_ig is the count of gene g in spot i, S_gk the profile of type k, w_ik >= 0 the weight of type k in spot i (counts
-of RNA where a profile sums to one), p_g the platform factor of a gene.
+Symbols: y_ig is the count of gene g in spot i, S_gk the profile of type k, w_ik >= 0 the weight of type k in spot i
+(counts of RNA where a profile sums to one), p_g the platform factor of a gene.
 
     y_ig ~ NB(m_ig, phi),   m_ig = p_g (S w_i)_g,   var y_ig = m_ig + phi m_ig^2
     S_gk ~ posterior of empirical-Bayes shrinkage given the reference's cells     (:mod:`unmix.core.shrinkage`)
     log p_g ~ N(0, tau^2 + v_g), v_g the sampling variance of (S w)_g             (:mod:`unmix.core.platform`)
 
-Genes are not chosen: a gene that no type changes is shrunk to its mean and says nothing; a highly expressed one is held by
-phi; one that few cells of the reference have seen is shrunk and has a wide prior on its factor. tau and phi are estimated
-from the spots, by the scatter of the factors and by likelihood; no choice looks at anything but X, S and V.
+Genes are not chosen: a gene that no type changes is shrunk to its mean and says nothing; a highly expressed one is held
+by phi; one that few cells of the reference have seen is shrunk and has a wide prior on its factor. tau and phi are
+estimated from the spots, by the scatter of the factors and by likelihood; no choice looks at anything but X, S and V.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ from unmix.core.shrinkage import shrink_profiles
 
 DISPERSIONS = np.array([0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
 INFORMATION = 0.99
-"""Genes are kept, largest first, until they hold this share of the information on differences between types."""
+MIN_GENES = 2000
+"""To save time, genes beyond `MIN_GENES` and beyond this share of the information on the types are left out."""
 MAX_SPOTS = 500
 """Platform factors and dispersion are estimated from at most so many spots, evenly spread over the rows."""
 N_STEPS = 4
@@ -126,10 +127,8 @@ def fit_count_model(
     """
     _check(X, S, V)
     model = estimate_model(X, S, V, platform=platform, dispersion=dispersion, n_jobs=n_jobs, block_rows=block_rows)
-    parts = map_rows(
-        _fit_block, X, constants=(model,), n_jobs=n_jobs, block_rows=block_rows, desc="count model"
-    )
-    return CountModelResult(*parts, model)
+    parts = map_rows(_fit_block, X, constants=(model,), n_jobs=n_jobs, block_rows=block_rows, desc="count model")
+    return CountModelResult(*parts, model=model)
 
 
 def _check(X: Any, S: np.ndarray, V: np.ndarray | None) -> None:
@@ -153,8 +152,8 @@ def information_of_genes(S: np.ndarray) -> np.ndarray:
     return ((S - mean[:, None]) ** 2).sum(axis=1) / np.where(mean > 0, mean, 1.0)
 
 
-def keep_informative(S: np.ndarray, share: float = INFORMATION) -> np.ndarray:
-    """Return the positions of the genes that hold `share` of the information, ascending.
+def keep_informative(S: np.ndarray, share: float = INFORMATION, at_least: int = MIN_GENES) -> np.ndarray:
+    """Return the positions of the genes that hold `share` of the information, ascending, and of at least so many.
 
     Examples
     --------
@@ -164,7 +163,8 @@ def keep_informative(S: np.ndarray, share: float = INFORMATION) -> np.ndarray:
     information = information_of_genes(S)
     order = np.argsort(-information, kind="stable")
     total = np.cumsum(information[order])
-    return np.sort(order[: int(np.searchsorted(total, share * total[-1])) + 1])
+    n_genes = max(int(np.searchsorted(total, share * total[-1])) + 1, at_least)
+    return np.sort(order[:n_genes][information[order[:n_genes]] > 0])
 
 
 def estimate_model(
@@ -195,7 +195,8 @@ def estimate_model(
     sample = sample * scale
     state = _estimate_shared(sample, profiles, variances, platform, dispersion)
     state["chosen"]["genes"] = f"{len(genes)} of {S.shape[0]}, holding {INFORMATION:.0%} of the information on types"
-    state["chosen"]["scale"] = f"{scale:.4g}: " + ("X holds counts" if scale == 1 else "one over the Poisson fit's dispersion")
+    why = "X holds counts" if scale == 1 else "one over the dispersion of the Poisson fit"
+    state["chosen"]["scale"] = f"{scale:.4g}: {why}"
     return CountModel(genes=genes, S=profiles, V=variances, scale=scale, **state)
 
 
@@ -213,7 +214,7 @@ def _rows_of(block: Block, chosen: np.ndarray, genes: np.ndarray) -> np.ndarray:
 def _estimate_shared(
     Y: sparse.csr_array, S: np.ndarray, V: np.ndarray, platform: bool, dispersion: float | None
 ) -> dict[str, Any]:
-    """Find the factors by joint Newton steps of the Poisson fit, then the dispersion by likelihood at those factors."""
+    """Find the factors by joint Newton steps of the Poisson fit, then the dispersion by likelihood."""
     W, log_p = _start(Y, S), np.zeros(S.shape[0])
     tau, prior = 0.0, np.full(S.shape[0], 1e-8)
     for _ in range(N_STEPS if platform else 0):
@@ -309,7 +310,14 @@ def _fit_block(block: Block, model: CountModel) -> tuple[np.ndarray, ...]:
     gain = np.where(W > 0, W**2 / np.maximum(spread, 1e-300), 0.0)
     empty = np.asarray(Y.sum(axis=1)).ravel() <= 0
     expected = max(len(model.genes) - A.shape[1], 1)
-    results = (W / model.scale, covariance / model.scale**2, gain, value, pearson / expected, _unexplained(Y, A, W, model.dispersion))
+    results = (
+        W / model.scale,
+        covariance / model.scale**2,
+        gain,
+        value,
+        pearson / expected,
+        _unexplained(Y, A, W, model.dispersion),
+    )
     for values in results:
         values[empty] = np.nan
     return results
@@ -320,8 +328,9 @@ def _sampling(model: CountModel, n_rows: int, W: np.ndarray) -> np.ndarray:
     p = np.exp(model.log_p)
     out = np.empty((n_rows, W.shape[1], W.shape[1]))
     for i in range(n_rows):
-        mean = np.maximum(model.S @ W[i], 1e-300)
-        ratio = (model.V @ W[i] ** 2) * (p / (mean * (1 + model.dispersion * p * mean))) ** 2
+        mean = model.S @ W[i]
+        relative = model.V @ W[i] ** 2 / np.where(mean > 0, mean, 1.0) ** 2
+        ratio = relative * (p / (1 + model.dispersion * p * mean)) ** 2
         out[i] = (model.S * ratio[:, None]).T @ model.S
     return out
 

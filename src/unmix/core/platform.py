@@ -3,9 +3,10 @@
 Symbols: y_ig has mean p_g (S w_i)_g; log p_g ~ N(0, tau^2 + v_g), where v_g is what the sampling of the reference adds;
 H_i is the information of w_i on its active face.
 
-A pooled maximum-likelihood fit of p changes nothing in a Poisson fit (by its own optimality), so the weights and the factors
-are fitted jointly, under the prior. The joint Newton step couples every spot with every gene, yet only through K numbers:
-factors act on a spot's weights through the K column sums A'p alone, so that the step costs one K x K system.
+A pooled maximum-likelihood fit of p changes nothing in a Poisson fit (by its own optimality), so the weights and
+the factors are fitted jointly, under the prior. The joint Newton step couples every spot with every gene, yet only
+through K numbers: factors act on a spot's weights through the K column sums A'p alone, so that the step costs one K x K
+system.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from scipy.optimize import brentq
 MAX_TAU = 3.0
 MIN_COUNTS = 20.0
 N_GENES = 200
-"""The size of the platform effect is read from so many genes of the largest means, with at least `MIN_COUNTS` counts."""
+"""The size of the platform effect is read from so many genes of the largest means, of at least `MIN_COUNTS`."""
 MAX_RADIUS = 0.99
 NORMAL_QUARTILE = 0.6744897501960817
 
@@ -63,8 +64,8 @@ def face_inverse(H: np.ndarray, W: np.ndarray) -> np.ndarray:
 def estimate_tau(pooled: PooledFit, log_p: np.ndarray, v: np.ndarray) -> float:
     """Estimate the sd of log factors from genes of high counts, so that half of them lie within a normal's quartiles.
 
-    The unshrunk factor of gene g has variance `tau^2 + 2 v_g + 1 / expected_g`: the tissue is a sample of cells as the
-    reference is. A median is used because single genes that a state of the tissue changes are no platform effect.
+    The unshrunk factor of gene g has variance `tau^2 + 2 v_g + 1 / expected_g`: the tissue is a sample of cells, as
+    the reference is. A median is used because single genes that a state of the tissue changes are no platform effect.
 
     Parameters
     ----------
@@ -79,13 +80,14 @@ def estimate_tau(pooled: PooledFit, log_p: np.ndarray, v: np.ndarray) -> float:
     -------
     tau; 0 where counting and sampling explain all the scatter, or too few genes have counts.
     """
-    enough = np.flatnonzero((pooled.observed >= MIN_COUNTS) & (pooled.expected >= MIN_COUNTS))
-    used = enough[np.argsort(-pooled.expected[enough], kind="stable")[:N_GENES]]
+    before = pooled.expected * np.exp(-log_p)  # a choice by means that hold p would be a choice of large factors
+    enough = np.flatnonzero(before >= MIN_COUNTS)
+    used = enough[np.argsort(-before[enough], kind="stable")[:N_GENES]]
     if len(used) < 20:
         return 0.0
-    ratio = log_p[used] + np.log(pooled.observed[used] / pooled.expected[used])
+    ratio = log_p[used] + np.log((pooled.observed[used] + 0.5) / (pooled.expected[used] + 0.5))
     distance = np.abs(ratio - np.median(ratio))
-    known = 2 * v[used] + 1 / pooled.expected[used]
+    known = 2 * v[used] + 1 / (pooled.expected[used] + 0.5)
 
     def excess(tau: float) -> float:
         return float(np.median(distance / np.sqrt(tau**2 + known))) - NORMAL_QUARTILE

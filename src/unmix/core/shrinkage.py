@@ -1,11 +1,11 @@
 """Empirical-Bayes shrinkage of signatures: an entry is believed as far as the cells behind it can be.
 
-Symbols: S_gk is the profile of type k in gene g, V_gk its sampling variance, E_k the exposure that turns an entry into an
-effective count n_gk = S_gk E_k (the inverse Fano factor of the type's mean), m_g the gene's mean over types.
+Symbols: S_gk is the profile of type k in gene g, V_gk its sampling variance, E_k the exposure that turns an entry into
+an effective count n_gk = S_gk E_k (the inverse Fano factor of the type's mean), m_g the gene's mean over types.
 
-The model is `n_gk ~ Poisson(E_k m_g r_gk)` with `r_gk ~ Gamma(a_g, a_g)`. The strength a_g is a gene's own: large for genes
-that no type changes, small for markers. It has a discrete prior on `STRENGTHS` whose weights maximise the marginal
-likelihood over all genes (as in adaptive shrinkage, Stephens 2017), so that nothing has to be cut or tuned.
+The model is `n_gk ~ Poisson(E_k m_g r_gk)` with `r_gk ~ Gamma(a_g, a_g)`. The strength a_g is a gene's own: large
+for genes that no type changes, small for markers. It has a discrete prior on `STRENGTHS` whose weights maximise the
+marginal likelihood over all genes (as in adaptive shrinkage, Stephens 2017), so that nothing has to be cut or tuned.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,8 @@ def shrink_profiles(S: np.ndarray, V: np.ndarray) -> ShrunkProfiles:
 
     Returns
     -------
-    The posterior means and variances.
+    The posterior means and variances. The gene's mean is taken as known, so that with few types of few cells each the
+    variances are too small.
 
     References
     ----------
