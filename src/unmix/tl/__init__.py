@@ -1,5 +1,7 @@
 """Tools: each answers one question about the AnnData it is given, and writes the answer into it."""
 
 from unmix.tl._deconvolve import deconvolve
+from unmix.tl._factorize import factorize
+from unmix.tl._transform import transform
 
-__all__ = ["deconvolve"]
+__all__ = ["deconvolve", "factorize", "transform"]

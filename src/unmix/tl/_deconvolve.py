@@ -14,9 +14,8 @@ from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import logger, settings
 from unmix.core.cibersort import Absolute
-from unmix.core.deconvolution import METHODS, STATUS, Deconvolution, Method, Options
+from unmix.core.deconvolution import METHODS, STATUS, Deconvolution, Method, Options, fit_null, significance
 from unmix.core.deconvolution import fit as fit_weights
-from unmix.core.deconvolution import fit_null, significance
 
 
 @tool

@@ -1,0 +1,55 @@
+"""What `tl.transform` does for factorisations: rows of W for loadings that are kept."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix.core.als import masked_usages
+from unmix.core.blocks import map_rows
+from unmix.core.factorization import Walk, usages
+from unmix.core.kl import kl_usages
+
+
+def aligned_loadings(loadings: np.ndarray, genes: pd.Index, matrix: Matrix) -> tuple[np.ndarray, int]:
+    """Return loadings (k, n_vars) on the genes of new data, zero where the fit knows nothing, and the number shared.
+
+    Raises
+    ------
+    ValueError
+        If no gene with a loading is shared.
+    """
+    table = pd.DataFrame(np.nan_to_num(loadings), index=genes).reindex(matrix.var_names)
+    known = genes[np.nan_to_num(loadings).any(axis=1)]
+    shared = int(matrix.var_names.isin(known).sum())
+    if shared == 0:
+        msg = f"the fit and the new data share no gene: {list(known[:3])} against {list(matrix.var_names[:3])}."
+        raise ValueError(msg)
+    return table.fillna(0.0).to_numpy().T, shared
+
+
+def project_factors(
+    adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the usages of new rows under a factorisation."""
+    params, matrix = fitted.uns[key]["params"], read_matrix(adata, layer)
+    H, shared = aligned_loadings(np.asarray(fitted.varm[key]), pd.Index(fitted.var_names), matrix)
+    summary = summarise_rows(matrix, n_jobs=threads)
+    if params["method"] == "nmf" or not summary.finite:
+        check_expression(matrix, summary, expect_counts=False)
+    facts = {"n_shared_genes": shared}
+    walk = Walk(n_jobs=threads)
+    if params["method"] == "svd":
+        mean = pd.Series(fitted.uns[key]["mean"], index=fitted.var_names).reindex(matrix.var_names).fillna(0.0)
+        W = map_rows(_coordinates, matrix.X, constants=(H, mean.to_numpy()), n_jobs=threads)
+    elif params["method"] == "als":
+        W = masked_usages(matrix.X, H, ridge=params["ridge"], walk=walk)
+    else:
+        W = kl_usages(matrix.X, H, walk=walk) if params["loss"] == "kl" else usages(matrix.X, H, walk=walk)
+    return W.astype(np.float32), facts
+
+
+def _coordinates(block: Any, H: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    return np.linalg.lstsq(H @ H.T, (block.astype(np.float64) @ H.T - mean @ H.T).T, rcond=None)[0].T

@@ -1,0 +1,87 @@
+"""New observations on what was fitted before."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from anndata import AnnData
+
+from unmix._adata.tool import check_anndata, tool
+from unmix._adata.write import Slots
+from unmix._settings import settings
+
+TRANSFORMS = {
+    "factorize": "unmix.tl._project:project_factors",
+}
+"""Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts)."""
+
+
+@tool
+def transform(
+    adata: AnnData,
+    fitted: AnnData,
+    *,
+    key: str,
+    layer: str | None = None,
+    key_added: str | None = None,
+    n_jobs: int | None = None,
+    copy: bool = False,
+) -> Slots:
+    """Map new observations onto a factorisation, metagenes or any other fitted tool, which stays as it is.
+
+    Genes are matched by name. Genes that the fit did not see have no influence; genes that the new data lack are left out
+    of the fit of the new rows.
+
+    Parameters
+    ----------
+    adata
+        New observations, on the scale of the data that was fitted.
+    fitted
+        The AnnData that a tool has written to.
+    key
+        Under which name.
+    layer
+        Layer of `adata` with the matrix; `None` for `X`.
+    key_added
+        Name of the slots; `None` for `key`.
+    n_jobs
+        Threads; `None` for the setting.
+    copy
+        Whether to return a copy instead of writing to `adata`.
+
+    Returns
+    -------
+    `None`, or with `copy=True` the copy. Sets the following fields, where `name` is `key_added` or `key`:
+
+    `obsm["X_" + name]` : float32, n_obs x k
+        What the fitted tool stores under the same name.
+    `uns[name]` : dict
+        `n_shared_genes` and `params`.
+
+    Raises
+    ------
+    KeyError
+        If nothing was fitted under this key.
+    ValueError
+        If no gene is shared, or the matrix is not of the kind that was fitted.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, reference = um.datasets.pbmc_spots()
+    >>> um.tl.factorize(reference, 5)
+    >>> um.tl.transform(spots, reference, key="nmf")
+    >>> spots.obsm["X_nmf"].shape
+    (300, 5)
+    """
+    check_anndata(fitted, "transform")
+    entry = fitted.uns.get(key)
+    source = entry.get("params", {}).get("tool") if isinstance(entry, dict) else None
+    if source not in TRANSFORMS:
+        have = sorted(k for k, v in fitted.uns.items() if isinstance(v, dict) and v.get("params", {}).get("tool") in TRANSFORMS)
+        msg = f"nothing that new data can be mapped onto was fitted under `key` {key!r}; there are {have}."
+        raise KeyError(msg)
+    module, name = TRANSFORMS[source].split(":")
+    project: Callable[..., Any] = getattr(import_module(module), name)
+    obsm, facts = project(adata, fitted, key, layer, settings.threads(n_jobs))
+    return Slots(obsm={f"X_{key_added or key}": obsm}, uns={key_added or key: facts})
