@@ -68,8 +68,8 @@ def kl_usages(X: Any, H: np.ndarray, *, mask: Any = None, walk: Walk | None = No
     Ht = padded(H.T, np.float64)
     W = padded(np.ones((X.shape[0], len(H))), np.float64)
     losses: list[float] = []
-    while len(losses) < walk.max_iter and not settled(losses, walk.tol * 1e-2):
-        W, sums = walk.over(_kl_pass, X, W, rows, constants=(Ht, kind, 0.0, 20))
+    while len(losses) < walk.max_iter and not settled(losses, 1e-4 * walk.tol):
+        W, sums = walk.over(_kl_pass, X, W, rows, constants=(Ht, kind, 0.0, 50))
         losses.append(float(sums[3]))
     return W[:, : len(H)]
 

@@ -63,16 +63,18 @@ def factorize(
     loss
         For `"nmf"`: `"frobenius"` (squared error) or `"kl"` (the likelihood of Poisson counts).
     mask
-        Where an entry was observed: name of a layer, or an array of the shape of X, true where observed; `"zeros"`: zeros
-        are missing. Not for `"svd"`.
+        Where an entry was observed: name of a layer, or an array of the shape of X, true where observed; `"zeros"`:
+        zeros are missing. Not for `"svd"`.
     complete
         Whether to write the completed matrix, or the genes to complete.
     center
         For `"svd"`: subtract the genes' means (principal components).
     ridge
         For `"als"`: weight of the squared factors.
-    l1, l2
-        For `"nmf"`: weights of the sum and of half the squared norm of both factors (`l2` not for `"kl"`).
+    l1
+        For `"nmf"`: weight of the sum of both factors, for sparse ones.
+    l2
+        For `"nmf"` with squared error: weight of half the squared norm of both factors.
     graph
         For `"nmf"` with squared error: name of neighbour weights in `obsp` (squidpy's `"spatial_connectivities"`), or a
         matrix, over which the usages shall be smooth.
@@ -109,7 +111,7 @@ def factorize(
         With `complete`: U V where the mask leaves entries out, X elsewhere; U V everywhere without a mask. Genes that
         `complete` does not list are as in X.
     `uns[key]` : dict
-        `loss` of every iteration, `n_iter`, `converged`; for `"svd"` `singular_values`, `variance_ratio` and `mean`; with
+        `loss` of every iteration, `n_iter`, `converged`; for `"svd"` `singular_values`, `variance_ratio`, `mean`; with
         `"auto"` `ranks` and `held_out` (ranks x masks, the mean loss of a held-out entry); `params`.
 
     Raises
@@ -154,7 +156,8 @@ def factorize(
     fit, more = fit_model(matrix.X, int(n_components), model, walk, rng)
     slots = result_slots(fit, key_added or method, more, curve, mask, graph)
     if complete is not False:
-        slots.layers[(key_added or method) + keys.COMPLETED] = completed(matrix, fit, more.get("mean"), observed, complete)
+        filled = completed(matrix, fit, more.get("mean"), observed, complete)
+        slots.layers[(key_added or method) + keys.COMPLETED] = filled
     return slots
 
 
@@ -204,8 +207,12 @@ def check_matrix(matrix: Matrix, observed: Any, method: str, threads: int) -> No
     rows, kind = mask_rows(matrix.X, observed)
     smallest, finite, count = map_rows(_observed_extremes, matrix.X, rows, constants=(kind,), n_jobs=threads)
     if count.sum() == 0 or not finite.all() or (method == "nmf" and smallest.min() < 0):
-        msg = f"the entries of {matrix.where} that `mask` marks as observed must exist and be finite"
-        msg += " and not negative" * (method == "nmf") + f"; {int(count.sum())} are marked, {int((~finite).sum())} rows hold NaN or infinite values, the smallest value is {smallest.min():g}."
+        kind = "finite and not negative" if method == "nmf" else "finite"
+        msg = (
+            f"the entries of {matrix.where} that `mask` marks as observed must exist and be {kind}; "
+            f"{int(count.sum())} are marked, {int((~finite).sum())} rows hold NaN or infinite values, "
+            f"the smallest is {smallest.min():g}."
+        )
         raise ValueError(msg)
 
 
@@ -250,7 +257,9 @@ def fit_model(X: Any, k: int, model: Model, walk: Walk, rng: Any) -> tuple[Facto
         nonnegative = model.method == "nmf"
         fit = als(X, k, mask=model.mask, nonnegative=nonnegative, ridge=model.ridge, walk=walk, rng=rng)
     warn_unsettled(fit.converged, fit.n_iter, f"factorize(method={model.method!r})")
-    return (scaled(ordered(fit), 1 if model.loss == "kl" else 2) if model.method == "nmf" else ordered(fit)), {}
+    if model.method != "nmf":
+        return ordered(fit), {}
+    return scaled(ordered(fit), norm=1 if model.loss == "kl" else 2), {}
 
 
 def scaled(fit: Factorization, norm: int) -> Factorization:
@@ -288,7 +297,8 @@ def completed(matrix: Matrix, fit: Factorization, mean: Any, mask: Any, complete
     if complete is not True:
         columns = matrix.var_names.get_indexer(list(complete))  # type: ignore[arg-type]
         if (columns < 0).any():
-            msg = f"`complete` lists genes that do not exist: {[g for g, c in zip(complete, columns, strict=True) if c < 0][:5]}."  # type: ignore[arg-type]
+            unknown = np.asarray(complete)[columns < 0][:5].tolist()
+            msg = f"`complete` lists genes that do not exist: {unknown}."
             raise KeyError(msg)
     rows, kind = mask_rows(matrix.X, mask)
     mean = np.zeros(len(matrix.var_names)) if mean is None else mean

@@ -29,8 +29,8 @@ def transform(
 ) -> Slots:
     """Map new observations onto a factorisation, metagenes or any other fitted tool, which stays as it is.
 
-    Genes are matched by name. Genes that the fit did not see have no influence; genes that the new data lack are left out
-    of the fit of the new rows.
+    Genes are matched by name. Genes that the fit did not see have no influence; genes that the new data lack are left
+    out of the fit of the new rows.
 
     Parameters
     ----------
@@ -75,13 +75,17 @@ def transform(
     (300, 5)
     """
     check_anndata(fitted, "transform")
-    entry = fitted.uns.get(key)
-    source = entry.get("params", {}).get("tool") if isinstance(entry, dict) else None
+    source = _tool_of(fitted.uns.get(key))
     if source not in TRANSFORMS:
-        have = sorted(k for k, v in fitted.uns.items() if isinstance(v, dict) and v.get("params", {}).get("tool") in TRANSFORMS)
+        have = sorted(k for k in fitted.uns if _tool_of(fitted.uns[k]) in TRANSFORMS)
         msg = f"nothing that new data can be mapped onto was fitted under `key` {key!r}; there are {have}."
         raise KeyError(msg)
     module, name = TRANSFORMS[source].split(":")
     project: Callable[..., Any] = getattr(import_module(module), name)
     obsm, facts = project(adata, fitted, key, layer, settings.threads(n_jobs))
     return Slots(obsm={f"X_{key_added or key}": obsm}, uns={key_added or key: facts})
+
+
+def _tool_of(entry: Any) -> Any:
+    """Return which tool wrote an entry of `uns`."""
+    return entry.get("params", {}).get("tool") if isinstance(entry, dict) else None
