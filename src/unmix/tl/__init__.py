@@ -2,6 +2,7 @@
 
 from unmix.tl._deconvolve import deconvolve
 from unmix.tl._factorize import factorize
+from unmix.tl._starfysh_archetypes import starfysh_archetypes
 from unmix.tl._transform import transform
 
-__all__ = ["deconvolve", "factorize", "transform"]
+__all__ = ["deconvolve", "factorize", "starfysh_archetypes", "transform"]

@@ -1,0 +1,205 @@
+"""Archetypes of a tissue: recovery with known truth, what is stored, limits, pictures."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from scipy import sparse
+from sklearn.metrics import roc_auc_score
+
+import unmix as um
+
+
+def tissue(n: int = 400, n_types: int = 3, seed: int = 0) -> tuple[ad.AnnData, np.ndarray, dict[str, list[str]]]:
+    """Spots that mix types of 20 own genes each and 140 shared ones."""
+    rng = np.random.default_rng(seed)
+    genes = 20 * n_types + 140
+    profile = rng.gamma(1.0, 1.0, (1, genes)) * np.ones((n_types, 1))
+    for t in range(n_types):
+        profile[t, 20 * t : 20 * (t + 1)] += 8
+    profile /= profile.sum(axis=1, keepdims=True)
+    truth = rng.dirichlet(np.full(n_types, 0.4), n)
+    counts = rng.poisson(truth @ profile * 3000)
+    names = [f"g{g}" for g in range(genes)]
+    spots = ad.AnnData(
+        sparse.csr_matrix(counts.astype(np.float32)),
+        obs=pd.DataFrame(index=[f"s{i}" for i in range(n)]),
+        var=pd.DataFrame(index=names),
+        obsm={"spatial": np.column_stack([np.arange(n) % 20, np.arange(n) // 20]).astype(float)},
+    )
+    return spots, truth, {f"T/{t}": names[20 * t : 20 * (t + 1)] for t in range(n_types)}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    spots, truth, sets = tissue()
+    um.tl.starfysh_archetypes(spots, signatures=sets)
+    return spots, truth, sets
+
+
+def test_three_types_are_counted_matched_and_measured(fitted):
+    spots, truth, sets = fitted
+    selection = um.get.archetypes(spots, what="selection")
+    assert selection.loc[selection["chosen"].astype(bool), "n_archetypes"].item() == 3
+    assert set(um.get.archetypes(spots, what="matching")["archetype"]) == {"archetype_1", "archetype_2", "archetype_3"}
+    shares = um.get.archetypes(spots, what="proportions")
+    assert list(shares.columns) == list(sets)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert np.sqrt(((shares.to_numpy() - truth) ** 2).mean()) < 0.07
+
+
+def test_matched_archetypes_carry_their_type_and_its_markers(fitted):
+    spots, truth, sets = fitted
+    matching = um.get.archetypes(spots, what="matching").astype(str)
+    W = um.get.archetypes(spots)
+    for t, row in matching.iterrows():
+        assert np.corrcoef(W[row["archetype"]], truth[:, t])[0, 1] > 0.95
+        assert roc_auc_score(truth[:, t] > 0.9, W[row["archetype"]]) > 0.95
+        top = um.get.markers(spots, group=row["archetype"], n_genes=15, max_q=0.01)["gene"].astype(str)
+        assert set(top) <= set(sets[row["type"]])
+
+
+def test_weights_anchors_and_communities_are_consistent(fitted):
+    spots, _, _ = fitted
+    W = um.get.archetypes(spots)
+    np.testing.assert_allclose(W.sum(axis=1), 1)
+    assert (W.idxmax(axis=1) == spots.obs["archetypes"].astype(str)).all()
+    anchors = um.get.archetypes(spots, what="anchors")
+    np.testing.assert_allclose(anchors.groupby("archetype", observed=True)["weight"].sum(), 1)
+    assert anchors["obs_name"].astype(str).isin(spots.obs_names).all()
+    assert set(spots.obs["archetypes_anchor"]) == {*W.columns, "none"}
+
+
+def test_refinement_drops_foreign_genes_and_adds_own_ones():
+    spots, _, sets = tissue()
+    given = {name: genes[:8] for name, genes in sets.items()}
+    given["T/0"] = [*given["T/0"], *sets["T/1"][15:18]]
+    um.tl.starfysh_archetypes(spots, 3, signatures=given, resolution=None)
+    rounds = spots.uns["archetypes"]["signatures"]
+    last = rounds[f"round_{len(rounds) - 1}"]
+    assert not set(sets["T/1"][15:18]) & set(last["T_0"])
+    assert set(last["T_0"]) > set(given["T/0"][:8])
+    assert set(last["T_0"]) <= set(sets["T/0"])
+
+
+def test_an_unrelated_set_stays_single_and_an_unknown_archetype_is_novel():
+    spots, truth, sets = tissue()
+    given = {name: sets[name] for name in ("T/0", "T/1")} | {"noise": [f"g{g}" for g in range(100, 120)]}
+    um.tl.starfysh_archetypes(spots, 3, signatures=given, resolution=None)
+    matching = um.get.archetypes(spots, what="matching").astype(str).set_index("type")["archetype"]
+    assert matching["noise"] == "none"
+    assert matching["T/0"] != "none"
+    shares = um.get.archetypes(spots, what="proportions")
+    assert list(shares.columns) == ["T/0", "T/1", "noise", "novel_1"]
+    assert np.corrcoef(shares["novel_1"], truth[:, 2])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("assignment, proposer", [("optimal", "types"), ("stable", "archetypes")])
+def test_other_matchings_agree_where_the_answer_is_plain(fitted, assignment, proposer):
+    spots, _, sets = fitted
+    other = um.tl.starfysh_archetypes(spots, signatures=sets, assignment=assignment, proposer=proposer, copy=True)
+    pd.testing.assert_frame_equal(
+        um.get.archetypes(other, what="matching"), um.get.archetypes(spots, what="matching"), check_categorical=False
+    )
+
+
+def test_signatures_as_table_of_names_or_weights(fitted):
+    spots, _, sets = fitted
+    names = pd.DataFrame({k: pd.Series(v) for k, v in (sets | {"T/2": sets["T/2"][:15]}).items()})
+    weights = pd.DataFrame(0.0, index=spots.var_names.str.upper(), columns=list(sets))
+    for name, genes in sets.items():
+        weights.loc[[g.upper() for g in genes], name] = 1.0
+    for signatures in (names, weights):
+        other = um.tl.starfysh_archetypes(spots, 3, signatures=signatures, resolution=None, copy=True)
+        assert (um.get.archetypes(other, what="matching")["archetype"].astype(str) != "none").all()
+
+
+def test_resolution_merges_and_none_does_not(fitted):
+    spots, _, _ = fitted
+    whole = um.tl.starfysh_archetypes(spots, 5, resolution=None, copy=True)
+    merged = um.tl.starfysh_archetypes(spots, 5, resolution=1.0, copy=True)
+    assert whole.obsm["archetypes"].shape[1] == 5
+    assert merged.obsm["archetypes"].shape[1] == 1
+    np.testing.assert_allclose(merged.obsm["archetypes"].to_numpy(), 1)
+
+
+def test_rows_without_counts_and_hostile_input():
+    spots, _, sets = tissue(60)
+    spots.X = sparse.csr_matrix(sparse.diags_array((np.arange(60) != 3).astype(np.float32)) @ spots.X)
+    um.tl.starfysh_archetypes(spots, 3, signatures=sets, robust=True)
+    assert np.isnan(spots.obsm["archetypes"].iloc[3]).all()
+    assert pd.isna(spots.obs["archetypes"].iloc[3])
+    with pytest.raises(ValueError, match="only 60 observations"):
+        um.tl.starfysh_archetypes(spots, 61)
+    with pytest.raises(ValueError, match="'auto' or an integer"):
+        um.tl.starfysh_archetypes(spots, 0)
+    with pytest.raises(ValueError, match="leave these types out"):
+        um.tl.starfysh_archetypes(spots, 3, signatures={"a": ["nothing"], "b": ["g1"]})
+    with pytest.raises(TypeError, match="dict of gene lists"):
+        um.tl.starfysh_archetypes(spots, 3, signatures=["g1"])
+    with pytest.raises(KeyError, match="spatial_neighbors"):
+        um.tl.starfysh_archetypes(spots, 3, smooth=0.5)
+    with pytest.raises(ValueError, match="at least two observations"):
+        um.tl.starfysh_archetypes(spots[:1].copy(), 1)
+
+
+def test_smoothed_communities_and_a_given_representation():
+    spots, _, _ = tissue(100)
+    near = np.abs(spots.obsm["spatial"][:, None] - spots.obsm["spatial"][None]).sum(axis=2) == 1
+    spots.obsp["spatial_connectivities"] = sparse.csr_matrix(near.astype(float))
+    spots.obsm["X_own"] = np.random.default_rng(0).normal(size=(100, 5))
+    um.tl.starfysh_archetypes(spots, 3, use_rep="X_own", n_pcs=4, smooth=0.5)
+    assert spots.uns["archetypes"]["archetypes"].shape[1] == 4
+
+
+def test_dense_csc_and_threads_give_the_same_numbers(fitted):
+    spots, _, _ = fitted
+    reference = um.tl.starfysh_archetypes(spots, 3, copy=True).obsm["archetypes"].to_numpy()
+    for X in (spots.X.toarray(), spots.X.tocsc(), spots.X.astype(np.int32)):
+        other = ad.AnnData(X, obs=spots.obs[[]], var=spots.var[[]])
+        um.tl.starfysh_archetypes(other, 3, n_jobs=2)
+        np.testing.assert_allclose(other.obsm["archetypes"].to_numpy(), reference, atol=1e-6)
+
+
+def test_results_are_stored_in_h5ad(fitted, tmp_path):
+    spots, _, _ = fitted
+    spots.write_h5ad(tmp_path / "spots.h5ad")
+    again = ad.read_h5ad(tmp_path / "spots.h5ad")
+    pd.testing.assert_frame_equal(
+        um.get.archetypes(again, what="proportions"), um.get.archetypes(spots, what="proportions")
+    )
+    assert um.get.archetypes(again[:10].copy()).shape == (10, 3)
+
+
+def test_pictures(fitted):
+    spots, _, _ = fitted
+    assert len(um.pl.archetypes(spots, show=False)) == 3
+    assert [ax.get_title() for ax in um.pl.archetypes(spots, proportions=True, show=False)] == ["T/0", "T/1", "T/2"]
+    for draw in (
+        um.pl.archetype_simplex,
+        um.pl.archetype_tree,
+        um.pl.archetype_selection,
+        um.pl.archetype_markers,
+        um.pl.signature_matching,
+    ):
+        (axes,) = draw(spots, show=False)
+        axes.get_figure().canvas.draw()
+    plt.close("all")
+
+
+@pytest.mark.realdata
+def test_pancreatic_regions_match_their_signatures(shared_data):
+    import json
+
+    spots = ad.read_h5ad(shared_data / "st_pdac_a" / "spatial.h5ad")
+    sets = json.loads((shared_data / "st_pdac_a" / "marker_list.json").read_text())
+    um.tl.starfysh_archetypes(spots, signatures=sets)
+    partner = um.get.archetypes(spots, what="matching").astype(str).set_index("type")["archetype"]
+    W = um.get.archetypes(spots)
+    for name, region in (
+        ("Cancer_clone_A", "Cancer"),
+        ("Ductal_CRISP3_high-centroacinar_like", "Duct Epithelium"),
+        ("Acinar_cells", "Pancreatic"),
+    ):
+        assert roc_auc_score(spots.obs["region"] == region, W[partner[name]]) > 0.8
