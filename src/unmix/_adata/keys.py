@@ -7,6 +7,8 @@ RMSE = "_rmse"
 PVAL = "_pval"
 QVAL = "_qval"
 STATUS = "_status"
+UNEXPLAINED = "_unexplained"
+DETECTION = "_detection"
 
 VARIANCE = "_variance"
 LOG_FOLD_CHANGE = "_logfc"

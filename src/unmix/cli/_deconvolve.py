@@ -6,7 +6,7 @@ from typing import Literal
 
 from unmix.cli._files import check_outputs, read_data, read_reference, replacing, write_table
 
-Method = Literal["nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
+Method = Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
 
 
 def deconvolve(
@@ -15,7 +15,7 @@ def deconvolve(
     reference: Path,
     out: Path,
     groupby: str | None = None,
-    method: Method = "poisson",
+    method: Method = "auto",
     layer: str | None = None,
     reference_layer: str | None = None,
     genes: Literal["markers", "all"] | None = None,
@@ -41,7 +41,7 @@ def deconvolve(
     groupby
         Column of the reference with the cell type; left out for a signature.
     method
-        How to fit: likelihood of counts, least squares, or nu-SVR (CIBERSORT).
+        How to fit: a count model that estimates the platform effect (auto), likelihood of counts, least squares, or nu-SVR (CIBERSORT).
     layer
         Layer of the spots with the counts.
     reference_layer

@@ -39,7 +39,9 @@ class CountModel:
     """Everything of the model that spots share; all arrays are on the genes kept."""
 
     genes: np.ndarray
-    """Positions of the genes kept, shape (G,)."""
+    """Positions of the genes kept among those of the profiles, shape (G,)."""
+    columns: np.ndarray
+    """Their positions among the columns of X, shape (G,)."""
     S: np.ndarray
     """Shrunk profiles, shape (G, K)."""
     V: np.ndarray
@@ -70,14 +72,16 @@ class CountModelResult:
     """W, shape (N, K): RNA of every type, in counts divided by the profiles' unit; exact zeros at the bound."""
     covariance: np.ndarray
     """Covariance of every row of W, shape (N, K, K); zeros for types at the bound."""
-    gain: np.ndarray
-    """Log-likelihood ratio statistic of every type against its absence (quadratic approximation), shape (N, K)."""
     log_likelihood: np.ndarray
     """Shape (N,)."""
     pearson: np.ndarray
     """Pearson statistic over its expectation, shape (N,); about 1 where the reference explains the spot."""
     unexplained: np.ndarray
     """Share of a spot's counts in genes above what the model expects, beyond counting noise, shape (N,)."""
+    correlation: np.ndarray
+    """Pearson correlation of counts and means over the genes kept, shape (N,)."""
+    rmse: np.ndarray
+    """Root mean square difference of counts and means, in the units of X, shape (N,)."""
     model: CountModel
 
 
@@ -86,6 +90,7 @@ def fit_count_model(
     S: np.ndarray,
     V: np.ndarray | None = None,
     *,
+    columns: np.ndarray | None = None,
     platform: bool = True,
     dispersion: float | None = None,
     n_jobs: int = 1,
@@ -101,6 +106,8 @@ def fit_count_model(
         Profiles of the types, shape (G, K).
     V
         Sampling variances of S, shape (G, K); `None` where they are not known, and S is taken as it is.
+    columns
+        Positions of the profiles' genes among the columns of X; `None` where they are the same.
     platform
         Whether factors per gene are fitted, as far as their estimated size allows.
     dispersion
@@ -125,15 +132,19 @@ def fit_count_model(
     array([[10.,  0.],
            [ 5.,  5.]])
     """
-    _check(X, S, V)
-    model = estimate_model(X, S, V, platform=platform, dispersion=dispersion, n_jobs=n_jobs, block_rows=block_rows)
+    columns = np.arange(X.shape[1]) if columns is None else columns
+    _check(columns, S, V)
+    walk: dict[str, Any] = {"n_jobs": n_jobs, "block_rows": block_rows}
+    model = estimate_model(X, S, V, columns=columns, platform=platform, dispersion=dispersion, **walk)
     parts = map_rows(_fit_block, X, constants=(model,), n_jobs=n_jobs, block_rows=block_rows, desc="count model")
-    return CountModelResult(*parts, model=model)
+    weights, covariance, value, pearson, unexplained, correlation, rmse = parts
+    return CountModelResult(weights, covariance, value, pearson, unexplained, correlation, rmse, model)
 
 
-def _check(X: Any, S: np.ndarray, V: np.ndarray | None) -> None:
-    if X.shape[1] != S.shape[0] or (V is not None and V.shape != S.shape):
-        msg = f"X {X.shape}, S {S.shape} and V {None if V is None else V.shape} must share their genes and types."
+def _check(columns: np.ndarray, S: np.ndarray, V: np.ndarray | None) -> None:
+    if len(columns) != S.shape[0] or (V is not None and V.shape != S.shape):
+        shape = None if V is None else V.shape
+        msg = f"X ({len(columns)} genes), S {S.shape} and V {shape} must share their genes and types."
         raise ValueError(msg)
     if not (information_of_genes(S) > 0).any():
         msg = "no gene differs between the types of S; a signature needs genes that tell its types apart."
@@ -172,6 +183,7 @@ def estimate_model(
     S: np.ndarray,
     V: np.ndarray | None = None,
     *,
+    columns: np.ndarray | None = None,
     platform: bool = True,
     dispersion: float | None = None,
     n_jobs: int = 1,
@@ -187,8 +199,9 @@ def estimate_model(
     profiles, variances = profiles[genes], variances[genes]
     chosen_rows = np.zeros(X.shape[0], dtype=bool)
     chosen_rows[np.linspace(0, X.shape[0] - 1, min(MAX_SPOTS, X.shape[0])).round().astype(int)] = True
+    where = genes if columns is None else columns[genes]
     sample = map_rows(
-        _rows_of, X, chosen_rows, constants=(genes,), n_jobs=n_jobs, block_rows=block_rows, desc="sample of spots"
+        _rows_of, X, chosen_rows, constants=(where,), n_jobs=n_jobs, block_rows=block_rows, desc="sample of spots"
     )
     sample = sparse.csr_array(sample[sample.sum(axis=1) > 0])
     scale = 1.0 if (sample.data == np.rint(sample.data)).all() else _scale_to_counts(sample, profiles)
@@ -197,7 +210,7 @@ def estimate_model(
     state["chosen"]["genes"] = f"{len(genes)} of {S.shape[0]}, holding {INFORMATION:.0%} of the information on types"
     why = "X holds counts" if scale == 1 else "one over the dispersion of the Poisson fit"
     state["chosen"]["scale"] = f"{scale:.4g}: {why}"
-    return CountModel(genes=genes, S=profiles, V=variances, scale=scale, **state)
+    return CountModel(genes=genes, columns=where, S=profiles, V=variances, scale=scale, **state)
 
 
 def _scale_to_counts(Y: sparse.csr_array, S: np.ndarray) -> float:
@@ -301,23 +314,16 @@ def _pass(
 
 def _fit_block(block: Block, model: CountModel) -> tuple[np.ndarray, ...]:
     """Fit the rows of a block; see `CountModelResult` for what is returned."""
-    Y = sparse.csr_array(block[:, model.genes], dtype=np.float64) * model.scale
+    Y = sparse.csr_array(block[:, model.columns], dtype=np.float64) * model.scale
     A = model.S * np.exp(model.log_p)[:, None]
     W, value, H, pearson, *_ = fit_rows(*_csr_parts(Y), A, model.dispersion, _start(Y, A), MAX_ITER)
     inverse = face_inverse(H, W)
     covariance = inverse + inverse @ (model.shared + _sampling(model, Y.shape[0], W)) @ inverse
-    spread = np.einsum("ikk->ik", covariance)
-    gain = np.where(W > 0, W**2 / np.maximum(spread, 1e-300), 0.0)
     empty = np.asarray(Y.sum(axis=1)).ravel() <= 0
     expected = max(len(model.genes) - A.shape[1], 1)
-    results = (
-        W / model.scale,
-        covariance / model.scale**2,
-        gain,
-        value,
-        pearson / expected,
-        _unexplained(Y, A, W, model.dispersion),
-    )
+    unexplained, correlation, rmse = _row_fit(Y, A, W, model.dispersion)
+    covariance, rmse = covariance / model.scale**2, rmse / model.scale
+    results = (W / model.scale, covariance, value, pearson / expected, unexplained, correlation, rmse)
     for values in results:
         values[empty] = np.nan
     return results
@@ -335,12 +341,58 @@ def _sampling(model: CountModel, n_rows: int, W: np.ndarray) -> np.ndarray:
     return out
 
 
-def _unexplained(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray, phi: float) -> np.ndarray:
-    """Share of the counts that exceed the model's mean by more than twice their sd, shape (N,)."""
-    out = np.zeros(Y.shape[0])
+def _row_fit(
+    Y: sparse.csr_array, A: np.ndarray, W: np.ndarray, phi: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the share of counts over the mean by more than twice their sd, correlation and RMSE, all of shape (N,)."""
+    out = np.zeros((3, Y.shape[0]))
     for i in range(Y.shape[0]):
-        genes, y = Y.indices[Y.indptr[i] : Y.indptr[i + 1]], Y.data[Y.indptr[i] : Y.indptr[i + 1]]
-        mean = A[genes] @ W[i]
+        y, mean = np.zeros(A.shape[0]), A @ W[i]
+        y[Y.indices[Y.indptr[i] : Y.indptr[i + 1]]] = Y.data[Y.indptr[i] : Y.indptr[i + 1]]
         beyond = np.maximum(y - mean - 2 * np.sqrt(np.maximum(mean, 1.0) + phi * mean**2), 0.0)
-        out[i] = beyond.sum() / max(y.sum(), 1e-300)
-    return out
+        out[0, i] = beyond.sum() / max(y.sum(), 1e-300)
+        spread = y.std() * mean.std()
+        out[1, i] = np.mean((y - y.mean()) * (mean - mean.mean())) / spread if spread > 0 else np.nan
+        out[2, i] = np.sqrt(np.mean((y - mean) ** 2))
+    return out[0], out[1], out[2]
+
+
+def worst_genes(model: CountModel, n: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the genes that fit worst over all spots: positions among the profiles' genes, counts and means.
+
+    The order is by `(observed - expected)^2 / (expected + phi expected^2)`, platform factors included in the means.
+
+    Examples
+    --------
+    >>> S = np.array([[9.0, 1.0], [1.0, 9.0], [5.0, 6.0]])
+    >>> fit = fit_count_model(np.array([[90.0, 10.0, 250.0]]), S, platform=False, dispersion=0.0)
+    >>> int(worst_genes(fit.model, 1)[0][0])
+    2
+    """
+    variance = np.maximum(model.expected + model.dispersion * model.expected**2, 1e-12)
+    order = np.argsort(-((model.observed - model.expected) ** 2) / variance, kind="stable")[:n]
+    return model.genes[order], model.observed[order], model.expected[order]
+
+
+def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
+    """Return the standard errors of the shares of the types, by the delta method, shape (N, K).
+
+    Parameters
+    ----------
+    weights
+        W, shape (N, K).
+    covariance
+        Their covariances, shape (N, K, K).
+    sizes
+        What every type's weight is divided by before the shares are taken, shape (K,).
+
+    Examples
+    --------
+    >>> share_errors(np.array([[8.0, 8.0]]), np.array([np.diag([8.0, 8.0])]))
+    array([[0.125, 0.125]])
+    """
+    size = np.ones(weights.shape[1]) if sizes is None else sizes
+    amounts = weights / size
+    total = np.where(amounts.sum(axis=1) > 0, amounts.sum(axis=1), np.nan)[:, None]
+    J = (np.eye(len(size)) - (amounts / total)[:, :, None]) / total[:, :, None] / size
+    return np.sqrt(np.maximum(np.einsum("ikl,ilm,ikm->ik", J, covariance, J, optimize=True), 0.0))

@@ -13,10 +13,11 @@ from scipy import sparse, stats
 
 from unmix.core.blocks import Block, map_rows, reduce_rows, take_rows
 from unmix.core.cibersort import Absolute, cibersort, cibersort_simplex, quantile_normalize
+from unmix.core.countmodel import CountModelResult, fit_count_model
 from unmix.core.permutation import null_mixtures, p_values
 from unmix.core.regression import RegressionResult, fit_least_squares, fit_poisson, least_squares_block
 
-Method = Literal["nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
+Method = Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
 METHODS: tuple[str, ...] = get_args(Method)
 SVR_METHODS = ("nusvr", "nusvr_simplex")
 
@@ -41,6 +42,8 @@ class Deconvolution:
     """Root mean square error (N,), in the units of the data, or of z-scores for the nu-SVR."""
     status: np.ndarray
     """Position in `STATUS` (N,)."""
+    counted: CountModelResult | None = None
+    """The count model with its errors and choices, for `"auto"`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Options:
     """Weights of the genes in least squares (G,)."""
     absolute: Absolute = False
     quantile_normalize: bool = False
+    variances: np.ndarray | None = None
+    """Sampling variances of the signatures (G, K), for `"auto"`."""
     refit_degenerate: bool = False
     """Whether rows with a degenerate nu-SVR are fitted by Poisson likelihood."""
 
@@ -80,6 +85,8 @@ def fit(X: Any, S: np.ndarray, columns: np.ndarray, method: str, options: Option
     array([[ 2.,  2.],
            [nan, nan]])
     """
+    if method == "auto":
+        return _from_count_model(fit_count_model(X, S, options.variances, columns=columns, n_jobs=n_jobs))
     if method not in SVR_METHODS:
         return _from_regression(_regress(X, S, columns, method, options, n_jobs))
     if options.quantile_normalize:
@@ -131,6 +138,13 @@ def _svr_block(
     )
 
 
+def _from_count_model(found: CountModelResult) -> Deconvolution:
+    total = found.weights.sum(axis=1)
+    status = np.select([np.isnan(total), total <= 0], [EMPTY, NO_FIT], OK)
+    weights = np.where(status[:, None] == OK, found.weights, np.nan)
+    return Deconvolution(weights, found.correlation, found.rmse, status, found)
+
+
 def _from_regression(result: RegressionResult) -> Deconvolution:
     status = np.select([result.status == 1, result.status == 2, result.status == 3], [EMPTY, NOT_CONVERGED, NO_FIT], OK)
     nothing = (status == OK) & ~(result.weights.sum(axis=1) > 0)
@@ -148,7 +162,8 @@ def _refit(found: Deconvolution, X: Any, S: np.ndarray, columns: np.ndarray, n_j
     new = (again.weights, again.correlation, again.rmse, np.where(again.status == OK, REFITTED, again.status))
     for part, values in zip(parts, new, strict=True):
         part[rows] = values
-    return Deconvolution(*parts)
+    weights, correlation, rmse, status = parts
+    return Deconvolution(weights, correlation, rmse, status)
 
 
 def fit_null(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.stats import norm
 
 from unmix._adata import keys
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
@@ -14,6 +15,7 @@ from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import logger, settings
 from unmix.core.cibersort import Absolute
+from unmix.core.countmodel import CountModelResult, share_errors, worst_genes
 from unmix.core.deconvolution import METHODS, STATUS, Deconvolution, Method, Options, fit_null, significance
 from unmix.core.deconvolution import fit as fit_weights
 
@@ -24,7 +26,7 @@ def deconvolve(
     reference: AnnData | pd.DataFrame,
     *,
     groupby: str | None = None,
-    method: Method = "poisson",
+    method: Method = "auto",
     layer: str | None = None,
     reference_layer: str | None = None,
     genes: Literal["markers", "all"] | Sequence[str] | None = None,
@@ -56,17 +58,19 @@ def deconvolve(
     groupby
         Column of the reference's `obs` with the cell type; `None` for a DataFrame.
     method
-        `"poisson"`: maximum likelihood of counts; `"nnls"`: least squares; `"simplex"`: least squares between shares of
-        counts, the weights' sum 1 inside the fit; `"nusvr"`: CIBERSORT, the nu of 0.25, 0.5 and 0.75 with the smallest RMSE
-        after clipping and normalising, at the exact optimum; `"nusvr_simplex"`: the same with weights >= 0 and sum 1
-        inside the fit.
+        `"auto"`: the count model, which shrinks the signature as far as its cells demand, fits a platform factor per gene
+        as far as the spots show an effect of the platform, and chooses the dispersion by likelihood; what was chosen is in
+        `uns[key_added]["chosen"]`. `"poisson"`: maximum likelihood of counts; `"nnls"`: least squares; `"simplex"`: least
+        squares between shares of counts, the weights' sum 1 inside the fit; `"nusvr"`: CIBERSORT, the nu of 0.25, 0.5 and
+        0.75 with the smallest RMSE after clipping and normalising, at the exact optimum; `"nusvr_simplex"`: the same with
+        weights >= 0 and sum 1 inside the fit.
     layer
         Layer of `adata` with the expression; `None` for `X`.
     reference_layer
         The same for the reference.
     genes
         Genes to fit: `"markers"` of the types, `"all"` that reference and data share, or names. `None` takes all for
-        `"poisson"` and for a DataFrame, and the markers for the other methods.
+        `"auto"`, `"poisson"` and for a DataFrame, and the markers for the other methods.
     gene_weights
         For `"nnls"` and `"simplex"`: weight of every gene's squared error. `"mean"`: one over the gene's mean signature;
         a Series indexed by gene; `None` for equal weights.
@@ -99,6 +103,13 @@ def deconvolve(
     `obsm[key_added]` : DataFrame, n_obs x types
         Proportions; rows sum to 1 (not where `absolute` asks for scores), NaN where a spot could not be fitted. `/` in a
         type's name is stored as `_`; :func:`unmix.get.proportions` gives the original names.
+    `obsm[key_added + "_se"]` : DataFrame, n_obs x types
+        With `"auto"`: standard errors of the proportions, from counting, the sampling of the reference and the platform
+        factors; not from how much the few cells of a spot differ from their types' means.
+    `obsm[key_added + "_detection"]` : DataFrame, n_obs x types
+        With `"auto"`: how probable a type's presence is, `Phi(proportion / se)`; 0 where the proportion is 0.
+    `obs[key_added + "_unexplained"]` : float
+        With `"auto"`: share of the counts that exceed the fit's means by more than twice their standard deviation.
     `varm[key_added + "_signature"]` : DataFrame, n_vars x types
         The signature on the genes used, NaN elsewhere.
     `obs[key_added + "_correlation"]`, `obs[key_added + "_rmse"]` : float
@@ -110,7 +121,8 @@ def deconvolve(
         With `n_perms`: (1 + number of null correlations at least as large) / (1 + `n_perms`), and Benjamini-Hochberg.
     `uns[key_added]` : dict
         `names`, `fraction_of` (`"cells"`, `"RNA"` or `"score"`), `sizes`, `genes`, `overlap` (markers per type that the data
-        has), `status` (how many spots of each), `null` (with `n_perms`), `params`.
+        has), `status` (how many spots of each), `null` (with `n_perms`), `params`; with `"auto"` also `chosen` (what was chosen, and by what), `tau` (sd of the log
+        platform factors), `dispersion`, and `worst_genes` (counts and fitted means of the genes that fit worst).
 
     Raises
     ------
@@ -143,8 +155,15 @@ def deconvolve(
     threads = settings.threads(n_jobs)
     check_options(method, genes, gene_weights, absolute, quantile_normalize, degenerate, n_perms)
     matrix = read_matrix(adata, layer)
-    signature = read_signature(reference, groupby, layer=reference_layer, n_markers=n_markers, n_jobs=threads)
-    counts_needed = method == "poisson" and signature.sizes is not None
+    signature = read_signature(
+        reference,
+        groupby,
+        layer=reference_layer,
+        n_markers=n_markers,
+        min_cells=0 if method == "auto" else 10,  # the count model shrinks every entry on its own
+        n_jobs=threads,
+    )
+    counts_needed = method in ("auto", "poisson") and signature.sizes is not None
     check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=counts_needed)
     aligned = choose_genes(align(signature, matrix.var_names), genes, method)
     check_collinear(aligned.signature)
@@ -153,6 +172,7 @@ def deconvolve(
         gene_weights=weights_of_genes(aligned.signature, gene_weights),
         absolute=absolute,
         quantile_normalize=quantile_normalize,
+        variances=aligned.signature.variances,
         refit_degenerate=degenerate == "poisson",
     )
     found = fit_weights(matrix.X, S, columns, method, options, n_jobs=threads)
@@ -198,7 +218,7 @@ def choose_genes(aligned: Alignment, genes: str | Sequence[str] | None, method: 
     """
     signature = aligned.signature
     if genes is None:
-        genes = "all" if method == "poisson" or signature.sizes is None else "markers"
+        genes = "all" if method in ("auto", "poisson") or signature.sizes is None else "markers"
     if isinstance(genes, str):
         used = signature.is_marker.any(axis=1) if genes == "markers" else np.ones(len(signature.genes), dtype=bool)
     else:
@@ -270,4 +290,30 @@ def result_slots(
         slots.obs[key + keys.PVAL], slots.obs[key + keys.QVAL] = significance(found.correlation, null)
         entry["null"] = null
     slots.uns[key] = entry
+    if found.counted is not None:
+        add_count_model(slots, adata, signature, proportions, found.counted, key, in_cells=in_cells)
     return slots
+
+
+def add_count_model(
+    slots: Slots,
+    adata: AnnData,
+    signature: Signature,
+    proportions: np.ndarray,
+    found: CountModelResult,
+    key: str,
+    *,
+    in_cells: bool,
+) -> None:
+    """Add errors, detection, diagnostics and choices of the count model to the slots."""
+    se = share_errors(found.weights, found.covariance, signature.sizes if in_cells else None)
+    detection = np.where(se > 0, norm.cdf(proportions / np.where(se > 0, se, 1.0)), (proportions > 0).astype(float))
+    detection[np.isnan(proportions)] = np.nan
+    detection[proportions == 0] = 0.0
+    slots.obsm[key + keys.SE] = table_of(se, adata.obs_names, signature.names)
+    slots.obsm[key + keys.DETECTION] = table_of(detection, adata.obs_names, signature.names)
+    slots.obs[key + keys.UNEXPLAINED] = found.unexplained
+    genes, observed, expected = worst_genes(found.model)
+    table = pd.DataFrame({"counts": observed, "fitted": expected}, index=signature.genes[genes])
+    model = found.model
+    slots.uns[key] |= {"chosen": model.chosen, "tau": model.tau, "dispersion": model.dispersion, "worst_genes": table}
