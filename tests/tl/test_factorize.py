@@ -30,8 +30,8 @@ def test_transform_of_the_fitted_rows_gives_their_usages(cells, options):
     key = options.get("method", "nmf")
     new = cells[:, ::-1].copy()
     um.tl.transform(new, cells, key=key, key_added="new")
-    close = 1e-2 if options == {} or "kl" in options.values() or key == "als" else 1e-4
-    np.testing.assert_allclose(new.obsm["X_new"], cells.obsm[f"X_{key}"], rtol=close, atol=close)
+    usages = cells.obsm[f"X_{key}"]  # multiplicative updates reach zeros slowly
+    np.testing.assert_allclose(new.obsm["X_new"], usages, rtol=1e-2, atol=1e-3 * np.abs(usages).max())
     mean = cells.uns[key]["mean"] if key == "svd" else 0
     np.testing.assert_allclose(
         cells.layers[f"{key}_completed"], cells.obsm[f"X_{key}"] @ cells.varm[key].T + mean, atol=1e-4
