@@ -22,6 +22,8 @@ OK, EMPTY, NOT_CONVERGED, INVALID = 0, 1, 2, 3
 Constraint = Literal["nonneg", "simplex"]
 LEAST_SQUARES_TOL = 1e-8
 RIDGE = 1e-10
+SMALL_RATE = 1e-3
+"""Part of a count below which a gene counts as missed by the start."""
 FAST = {"reassoc", "contract"}
 
 
@@ -352,7 +354,7 @@ def _poisson_row(y, A, w, max_iter, tol):  # type: ignore[no-untyped-def]
     """Maximise the likelihood of the counts y at their genes (the columns of A) over w, which holds a start."""
     K, n = A.shape
     mu, slope, gradient = np.empty(n), np.empty(n), np.empty(K)
-    _interior_start(y, A, w)
+    _interior_start(y, A, w, mu)
     for iteration in range(max_iter + 1):
         _mix(A, w, mu)
         kkt = _gradient(y, A, w, mu, gradient)
@@ -373,13 +375,16 @@ def _poisson_row(y, A, w, max_iter, tol):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _interior_start(y, A, w):  # type: ignore[no-untyped-def]
-    """Bring the start to the total count, which every optimum has, with a part in every column that was seen."""
+def _interior_start(y, A, w, mu):  # type: ignore[no-untyped-def]
+    """Bring the start to the total count, as every optimum; where it misses a gene, give every column a part."""
     total, size = y.sum(), w.sum()
-    K = len(w)
-    for k in range(K):
-        seen = A[k].max() > 0.0
-        w[k] = (0.95 * total * w[k] / size if size > 0.0 else 0.0) + (0.05 * total / K if seen else 0.0)
+    if size > 0.0:
+        w *= total / size
+        _mix(A, w, mu)
+        if (mu > SMALL_RATE * y).all():
+            return
+    for k in range(len(w)):
+        w[k] = 0.95 * w[k] + (0.05 * total / len(w) if A[k].max() > 0.0 else 0.0)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=FAST)
@@ -411,18 +416,13 @@ def _gradient(y, A, w, mu, gradient):  # type: ignore[no-untyped-def]
 def _newton_target(y, A, w, mu, gradient, active):  # type: ignore[no-untyped-def]
     """Return the minimum over w >= 0 of the quadratic model on the active columns, zero elsewhere."""
     n, m = len(y), len(active)
-    curvature = y / (mu * mu)
-    H, c, z = np.empty((m, m)), np.empty(m), np.empty(m)
-    row = np.empty(n)
+    root = np.sqrt(y) / mu
+    B, c, z = np.empty((m, n)), np.empty(m), np.empty(m)
     for p in range(m):
         for i in range(n):
-            row[i] = A[active[p], i] * curvature[i]
-        for q in range(p + 1):
-            s = 0.0
-            for i in range(n):
-                s += row[i] * A[active[q], i]
-            H[p, q] = s
-            H[q, p] = s
+            B[p, i] = A[active[p], i] * root[i]
+    H = np.dot(B, B.T)
+    for p in range(m):
         H[p, p] *= 1.0 + RIDGE
     for p in range(m):
         z[p] = w[active[p]]
