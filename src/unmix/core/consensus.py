@@ -226,7 +226,8 @@ def refit_spectra(
     """Return non-negative spectra (k, n_vars) and z-score regression coefficients (k, n_vars) of all variables.
 
     With T the matrix with rows multiplied by `row_scale`: the spectra minimise `||T - U S||` over S >= 0 with U the
-    usages normalised to unit row sums; the coefficients are those of ordinary least squares of z-scored T on the usages.
+    usages normalised to unit row sums; the coefficients are those of ordinary least squares of z-scored T on the
+    usages.
 
     Examples
     --------

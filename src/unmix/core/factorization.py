@@ -306,8 +306,10 @@ def neighbour_weights(graph: Any, n_obs: int) -> tuple[sparse.csr_array, np.ndar
     return S, np.asarray(S.sum(axis=1)).ravel()
 
 
-def usages(X: Any, H: np.ndarray, *, l1: float = 0.0, l2: float = 0.0, walk: Walk | None = None) -> np.ndarray:
+def usages(X: Any, H: np.ndarray, *, gram: np.ndarray | None = None, walk: Walk | None = None) -> np.ndarray:
     """Return the exact non-negative least-squares rows of W for fixed H, (n_obs, k).
+
+    `gram` replaces H H' where columns are weighted: for weights v, give `H * v` and `(H * v) @ H.T`.
 
     Examples
     --------
@@ -316,12 +318,12 @@ def usages(X: Any, H: np.ndarray, *, l1: float = 0.0, l2: float = 0.0, walk: Wal
     """
     walk, k = walk or Walk(), len(H)
     Ht = padded(H.T, np.float64)
-    gram = _ridged(_gram(Ht), k, l2)
-    return map_rows(_usage_rows, X, constants=(Ht, gram, l1), n_jobs=walk.n_jobs, block_rows=walk.block_rows)
+    gram = _gram(Ht)[:k, :k] if gram is None else gram
+    return map_rows(_usage_rows, X, constants=(Ht, gram), n_jobs=walk.n_jobs, block_rows=walk.block_rows)
 
 
-def _usage_rows(block: Block, Ht: np.ndarray, gram: np.ndarray, l1: float) -> np.ndarray:
-    return nnls(gram, times(block, Ht)[:, : len(gram)] - l1)
+def _usage_rows(block: Block, Ht: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    return nnls(gram, times(block, Ht)[:, : len(gram)])
 
 
 def ordered(fit: Factorization) -> Factorization:

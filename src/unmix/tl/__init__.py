@@ -2,7 +2,8 @@
 
 from unmix.tl._deconvolve import deconvolve
 from unmix.tl._factorize import factorize
+from unmix.tl._metagenes import metagenes
 from unmix.tl._starfysh_archetypes import starfysh_archetypes
 from unmix.tl._transform import transform
 
-__all__ = ["deconvolve", "factorize", "starfysh_archetypes", "transform"]
+__all__ = ["deconvolve", "factorize", "metagenes", "starfysh_archetypes", "transform"]

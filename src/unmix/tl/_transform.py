@@ -12,6 +12,7 @@ from unmix._settings import settings
 
 TRANSFORMS = {
     "factorize": "unmix.tl._project:project_factors",
+    "metagenes": "unmix.tl._metagenes:project_metagenes",
 }
 """Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts)."""
 
