@@ -203,3 +203,22 @@ def test_pancreatic_regions_match_their_signatures(shared_data):
         ("Acinar_cells", "Pancreatic"),
     ):
         assert roc_auc_score(spots.obs["region"] == region, W[partner[name]]) > 0.8
+
+
+def test_transform_of_the_fitted_spots_gives_their_weights(fitted):
+    spots, _, _ = fitted
+    again = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
+    um.tl.transform(again, spots, key="archetypes")
+    np.testing.assert_allclose(again.obsm["X_archetypes"], spots.obsm["archetypes"].to_numpy(), atol=1e-6)
+
+
+def test_transform_needs_no_gene_but_some(fitted):
+    spots, _, _ = fitted
+    fewer = ad.AnnData(spots.X[:, 10:], obs=spots.obs[[]], var=spots.var[[]].iloc[10:])
+    um.tl.transform(fewer, spots, key="archetypes")
+    W, whole = np.asarray(fewer.obsm["X_archetypes"]), spots.obsm["archetypes"].to_numpy()
+    np.testing.assert_allclose(W.sum(axis=1), 1, atol=1e-6)
+    assert min(np.corrcoef(W[:, k], whole[:, k])[0, 1] for k in range(3)) > 0.95
+    foreign = ad.AnnData(np.ones((3, 2), dtype=np.float32))
+    with pytest.raises(ValueError, match="share none"):
+        um.tl.transform(foreign, spots, key="archetypes")

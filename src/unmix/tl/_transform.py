@@ -13,6 +13,7 @@ from unmix._settings import settings
 TRANSFORMS = {
     "factorize": "unmix.tl._project:project_factors",
     "metagenes": "unmix.tl._metagenes:project_metagenes",
+    "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
 }
 """Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts)."""
 

@@ -1,0 +1,56 @@
+"""New observations as mixtures of archetypes that were fitted before."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from unmix._adata.read import check_expression, read_matrix, summarise_rows
+from unmix.core.archetypes import weigh_archetypes
+from unmix.core.simplex import simplex_ls
+from unmix.tl._archetype_steps import logged, normalised
+
+
+def project_archetypes(
+    adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the mixtures of new rows, n_obs x K, on the genes that they share with the fit; NaN without counts.
+
+    Raises
+    ------
+    KeyError
+        If the fit was made on a representation that the new data lacks.
+    ValueError
+        If no gene is shared, or the matrix does not hold expression.
+    """
+    entry = fitted.uns[key]
+    Z, how = np.asarray(entry["archetypes"], dtype=float), entry["reduction"]
+    if "use_rep" in how:
+        return _project_representation(adata, Z, how, threads), {"names": list(entry["names"])}
+    matrix = read_matrix(adata, layer)
+    summary = summarise_rows(matrix, n_jobs=threads)
+    check_expression(matrix, summary, expect_counts=True)
+    position = matrix.var_names.get_indexer(pd.Index(np.asarray(how["genes"]).astype(str)))
+    shared = position >= 0
+    if not shared.any():
+        msg = f"the new data and the genes of {key!r} share none: {list(matrix.var_names[:3])}, {list(how['genes'][:3])}."
+        raise ValueError(msg)
+    rows = summary.totals > 0
+    Y, target = normalised(matrix, rows, summary.totals)
+    Y.data *= how["target"] / target
+    corners = np.asarray(how["loadings"])[shared] @ Z.T
+    mean = np.asarray(how["mean"])[shared]
+    cross = logged(sparse.csr_array(Y[:, position[shared]])) @ corners - mean @ corners
+    W = np.full((len(rows), len(Z)), np.nan)
+    W[rows] = simplex_ls(corners.T @ corners, cross)
+    return W, {"n_shared_genes": int(shared.sum()), "names": list(entry["names"])}
+
+
+def _project_representation(adata: AnnData, Z: np.ndarray, how: dict[str, Any], threads: int) -> np.ndarray:
+    """Return mixtures in a space that the new data brings along."""
+    if how["use_rep"] not in adata.obsm:
+        msg = f"archetypes were fitted on obsm[{how['use_rep']!r}], which the new data lacks; it has {sorted(adata.obsm)}."
+        raise KeyError(msg)
+    return weigh_archetypes(np.asarray(adata.obsm[how["use_rep"]], dtype=float)[:, : Z.shape[1]], Z, n_jobs=threads)
