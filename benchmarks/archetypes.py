@@ -1,6 +1,7 @@
 """Archetypes: speed, memory and explained variance beside py_pcha and partipy, where they are installed.
 
-Run:  OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/archetypes.py [small] [large] [restarts] [million] [tool]
+Run:  OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/archetypes.py [parts]
+Parts: small, restarts, large, tool, million; all of them by default.
 """
 
 import resource
@@ -33,7 +34,7 @@ def explained(X: np.ndarray, W: np.ndarray, B: np.ndarray) -> float:
 
 def pcha(X, K, seed):
     if not hasattr(np, "mat"):
-        np.mat = np.asmatrix
+        np.asmatrix = np.asmatrix
     from py_pcha import PCHA
 
     np.random.seed(seed)  # noqa: NPY002
@@ -86,8 +87,8 @@ def million() -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sys.stdout.write(
-        f"\n1,000,000 x 30, K=12, 2 threads, 10 restarts: {wall:.1f} s wall, {cpu:.1f} s CPU, EV {fit.explained_variance:.5f}, "
-        f"peak {peak / 2**20:.2f} GiB ({before / 2**20:.2f} before the fit)\n"
+        f"\n1,000,000 x 30, K=12, 2 threads, 10 restarts: {wall:.1f} s wall, {cpu:.1f} s CPU, "
+        f"EV {fit.explained_variance:.5f}, peak {peak / 2**20:.2f} GiB ({before / 2**20:.2f} before the fit)\n"
     )
 
 
@@ -113,7 +114,9 @@ def main() -> None:
     if "restarts" in chosen:
         compare("2,000 x 30, K=12, ours best of 10", problem(2000, 12), 12, {"unmix x 10": ours(10), "py_pcha": pcha})
     if "large" in chosen:
-        compare("20,000 x 30, K=10", problem(20_000, 10), 10, {"unmix": ours(1), "py_pcha": pcha, "partipy": partipy}, 1)
+        compare(
+            "20,000 x 30, K=10", problem(20_000, 10), 10, {"unmix": ours(1), "py_pcha": pcha, "partipy": partipy}, 1
+        )
     if "tool" in chosen:
         whole_tool()
     if "million" in chosen:

@@ -17,9 +17,9 @@ from scipy import sparse
 from unmix.core import _wolfe
 from unmix.core.blocks import default_block_rows, map_rows, reduce_rows, row_slices
 
-CORESET_ABOVE = 50_000
-CORESET_ROWS = 20_000
-RACE_TOL = 1e-3
+CORESET_SHARE = 0.1
+CORESET_BOUNDS = (1_000, 20_000)
+RACE_TOL = 1e-2
 POLISHED = 2
 SWEEPS = 2
 ENTERING = 4
@@ -89,7 +89,7 @@ def fit_archetypes(
     n_restarts
         Number of starts (furthest sum and archetypal ++ in turn). All run to a loose tolerance, the best to the end.
     coreset
-        Number of rows drawn for the restarts, which a fit to all rows follows; 20,000 by default above 50,000 rows.
+        Number of rows drawn for the restarts, which a fit to all rows follows; by default a tenth, but 1,000 to 20,000.
     tol
         Relative change of the loss at which a fit has converged.
     max_iter
@@ -411,7 +411,7 @@ def _coreset_rows(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return rows drawn half uniformly, half by squared distance from the mean, and weights that undo it."""
     n = len(problem.X)
-    size = (CORESET_ROWS if n > CORESET_ABOVE else n) if coreset is None else coreset
+    size = int(np.clip(CORESET_SHARE * n, *CORESET_BOUNDS)) if coreset is None else coreset
     if size >= n:
         return None
     squares = np.einsum("ij,ij->i", problem.X, problem.X)

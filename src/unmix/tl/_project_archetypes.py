@@ -35,7 +35,9 @@ def project_archetypes(
     position = matrix.var_names.get_indexer(pd.Index(np.asarray(how["genes"]).astype(str)))
     shared = position >= 0
     if not shared.any():
-        msg = f"the new data and the genes of {key!r} share none: {list(matrix.var_names[:3])}, {list(how['genes'][:3])}."
+        msg = (
+            f"the new data and the genes of {key!r} share none: {list(matrix.var_names[:3])}, {list(how['genes'][:3])}."
+        )
         raise ValueError(msg)
     rows = summary.totals > 0
     Y, target = normalised(matrix, rows, summary.totals)
@@ -53,4 +55,5 @@ def _project_representation(adata: AnnData, Z: np.ndarray, how: dict[str, Any], 
     if how["use_rep"] not in adata.obsm:
         msg = f"archetypes were fitted on obsm[{how['use_rep']!r}], which the new data lacks; it has {sorted(adata.obsm)}."
         raise KeyError(msg)
-    return weigh_archetypes(np.asarray(adata.obsm[how["use_rep"]], dtype=float)[:, : Z.shape[1]], Z, n_jobs=threads)
+    X = np.asarray(adata.obsm[how["use_rep"]], dtype=float)[:, : Z.shape[1]]
+    return weigh_archetypes(X, Z, n_jobs=threads)

@@ -79,7 +79,7 @@ def starfysh_archetypes(
     robust
         Whether rows of large residuals lose weight (bisquare) in refits.
     coreset
-        Rows drawn for the restarts; a fit to all rows follows. 20,000 by default above 50,000 rows.
+        Rows drawn for the restarts; a fit to all rows follows. By default a tenth, but 1,000 to 20,000.
     community
         `"nearest"`: the `share` of all rows that is nearest to the archetype; `"heavy"`: rows whose weight is at least
         `share`.

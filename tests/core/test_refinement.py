@@ -1,0 +1,49 @@
+"""Gene sets: activities are affine in abundance, shares are exact where mixing is, sets change as the rules say."""
+
+import numpy as np
+from scipy import sparse
+
+from unmix.core.markers import Markers
+from unmix.core.refinement import Thresholds, refine_sets, set_activities, set_proportions
+
+
+def statistics(genes: int, groups: int) -> Markers:
+    zero = np.zeros((genes, groups))
+    return Markers(zero.copy(), zero + 1, zero + 1, zero.copy(), zero.copy(), zero.copy(), zero.copy())
+
+
+def test_shares_are_exact_for_pure_markers_of_any_strength():
+    rng = np.random.default_rng(0)
+    truth = np.vstack([np.eye(4), rng.dirichlet(np.full(4, 0.2), 200)])
+    sets = np.kron(np.eye(4), np.ones((5, 1)))
+    Y = sparse.csr_array(truth @ (sets * rng.gamma(2, 1, (20, 1))).T)
+    shares = set_proportions(set_activities(Y, sets))
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert np.sqrt(((shares - truth) ** 2).mean()) < 0.05
+
+
+def test_activities_do_not_depend_on_the_unit_of_a_gene_or_a_constant_background():
+    rng = np.random.default_rng(1)
+    Y = rng.gamma(1, 1, (100, 6))
+    sets = np.kron(np.eye(2), np.ones((3, 1)))
+    reference = set_activities(sparse.csr_array(Y), sets)
+    np.testing.assert_allclose(set_activities(sparse.csr_array(Y * [1, 2, 3, 4, 5, 6]), sets), reference)
+    np.testing.assert_allclose(reference.mean(axis=0), 1)
+
+
+def test_rows_without_activity_get_equal_shares():
+    np.testing.assert_allclose(set_proportions(np.array([[0.0, 0.0], [2.0, 2.0]]))[0], 0.5)
+
+
+def test_sets_gain_free_markers_and_lose_falling_genes():
+    markers = statistics(8, 2)
+    sets = np.zeros((8, 2))
+    sets[:3, 0] = sets[3:6, 1] = 1
+    markers.log_fold_change[:, 0] = [2, 2, -1, 3, 0, 0, 2, 2]
+    for name, value in (("specificity", 1), ("share", 1), ("score", 5)):
+        getattr(markers, name)[:, 0] = value
+    markers.qval[:, 0] = 0
+    markers.qval[7, 0] = 0.5
+    refined = refine_sets(sets, markers, np.array([0, -1]), Thresholds())
+    assert np.flatnonzero(refined[:, 0]).tolist() == [0, 1, 6]
+    np.testing.assert_array_equal(refined[:, 1], sets[:, 1])
