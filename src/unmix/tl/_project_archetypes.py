@@ -53,7 +53,7 @@ def project_archetypes(
 def _project_representation(adata: AnnData, Z: np.ndarray, how: dict[str, Any], threads: int) -> np.ndarray:
     """Return mixtures in a space that the new data brings along."""
     if how["use_rep"] not in adata.obsm:
-        msg = f"archetypes were fitted on obsm[{how['use_rep']!r}], which the new data lacks; it has {sorted(adata.obsm)}."
+        msg = f"archetypes were fitted on obsm[{how['use_rep']!r}], but the new data has {sorted(adata.obsm)} only."
         raise KeyError(msg)
     X = np.asarray(adata.obsm[how["use_rep"]], dtype=float)[:, : Z.shape[1]]
     return weigh_archetypes(X, Z, n_jobs=threads)
