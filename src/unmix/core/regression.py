@@ -413,17 +413,35 @@ def _gradient(y, A, w, mu, gradient):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=FAST)
+def _curvature(A, active, weights):  # type: ignore[no-untyped-def]
+    """Return `A diag(weights) A'` of the active rows, its diagonal raised by `RIDGE`; four products share a pass."""
+    m = len(active)
+    H, row = np.empty((m, m)), np.empty(len(weights))
+    for p in range(m):
+        first = A[active[p]]
+        for i in range(len(weights)):
+            row[i] = first[i] * weights[i]
+        for q in range(0, p + 1, 4):
+            q1, q2, q3 = min(q + 1, p), min(q + 2, p), min(q + 3, p)
+            a0, a1, a2, a3 = A[active[q]], A[active[q1]], A[active[q2]], A[active[q3]]
+            s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+            for i in range(len(weights)):
+                s0 += row[i] * a0[i]
+                s1 += row[i] * a1[i]
+                s2 += row[i] * a2[i]
+                s3 += row[i] * a3[i]
+            H[p, q], H[p, q1], H[p, q2], H[p, q3] = s0, s1, s2, s3
+        for q in range(p):
+            H[q, p] = H[p, q]
+        H[p, p] *= 1.0 + RIDGE
+    return H
+
+
+@nb.njit(cache=True, nogil=True, fastmath=FAST)
 def _newton_target(y, A, w, mu, gradient, active):  # type: ignore[no-untyped-def]
     """Return the minimum over w >= 0 of the quadratic model on the active columns, zero elsewhere."""
-    n, m = len(y), len(active)
-    root = np.sqrt(y) / mu
-    B, c, z = np.empty((m, n)), np.empty(m), np.empty(m)
-    for p in range(m):
-        for i in range(n):
-            B[p, i] = A[active[p], i] * root[i]
-    H = np.dot(B, B.T)
-    for p in range(m):
-        H[p, p] *= 1.0 + RIDGE
+    m = len(active)
+    H, c, z = _curvature(A, active, y / (mu * mu)), np.empty(m), np.empty(m)
     for p in range(m):
         z[p] = w[active[p]]
         c[p] = -gradient[active[p]]
@@ -436,7 +454,7 @@ def _newton_target(y, A, w, mu, gradient, active):  # type: ignore[no-untyped-de
     return target
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST)
+@nb.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _rise(y, mu, slope, linear, t):  # type: ignore[no-untyped-def]
     """Return first and second derivative of the negative log-likelihood at mu + t slope."""
     first, second = linear, 0.0
@@ -447,24 +465,30 @@ def _rise(y, mu, slope, linear, t):  # type: ignore[no-untyped-def]
     return first, second
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nnan", "nsz"}, error_model="numpy")
+def _both_ends(y, mu, slope, linear):  # type: ignore[no-untyped-def]
+    """Return the derivatives at mu and at mu + slope, and the largest relative fall and rise of a gene."""
+    before, after, fall, rise = linear, linear, 0.0, 0.0
+    for i in range(len(y)):
+        ratio = slope[i] / mu[i]
+        before -= y[i] * ratio
+        after -= y[i] * ratio / (1.0 + ratio)
+        fall = min(fall, ratio)
+        rise = max(rise, ratio)
+    return before, after, fall, rise
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _step_length(y, mu, slope, linear):  # type: ignore[no-untyped-def]
     """Return a step in (0, 1] that cannot lower the likelihood, which is concave along the line.
 
     It is 1 where the likelihood still rises there, or where no gene changes by more than a quarter and little is left
     of the slope; otherwise just before the maximum.
     """
-    before, _ = _rise(y, mu, slope, linear, 0.0)
-    largest, lowest = 0.0, np.inf
-    for i in range(len(y)):
-        largest = max(largest, abs(slope[i]) / mu[i])
-        lowest = min(lowest, (mu[i] + slope[i]) / mu[i])
-    low, high = 0.0, 1.0
-    if lowest > 0.0:
-        after, _ = _rise(y, mu, slope, linear, 1.0)
-        if after <= 0.0 or (largest <= 0.25 and after <= -0.1 * before):
-            return 1.0
-    t = 0.5
+    before, after, fall, rise = _both_ends(y, mu, slope, linear)
+    if fall > -1.0 and (after <= 0.0 or (max(-fall, rise) <= 0.25 and after <= -0.1 * before)):
+        return 1.0
+    low, high, t = 0.0, 1.0, 0.5
     for _ in range(60):
         first, second = _rise(y, mu, slope, linear, t)
         if first > 0.0:
