@@ -2,8 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmix.cli._files import replacing, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def demo(*, out: Path = Path("demo")) -> None:
@@ -34,13 +38,13 @@ def demo(*, out: Path = Path("demo")) -> None:
         "",
         table.head(8).round(3).to_string(),
         "",
-        _scores("unmix.tl.deconvolve", metrics.evaluate(table, truth).summary),
-        _scores("the reference's mean", metrics.evaluate(guess, truth).summary),
+        _scores("unmix.tl.deconvolve", metrics.evaluate(table, truth)),
+        _scores("the reference's mean", metrics.evaluate(guess, truth)),
         "",
         f"wrote {out / 'proportions.csv'} and {out / 'proportions.png'}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _scores(name: str, summary: dict) -> str:
+def _scores(name: str, summary: "pd.Series") -> str:
     return f"{name:<22} RMSE {summary['rmse']:.4f}   Pearson {summary['pearson']:.3f}"

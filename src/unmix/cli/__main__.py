@@ -1,0 +1,5 @@
+"""`python -m unmix.cli` is the command `unmix`."""
+
+from unmix.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""The tools and what a contract test needs to run each of them: a new tool is covered by being listed in `TOOLS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+import unmix as um
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tool on a small input."""
+
+    tool: Callable[..., Any]
+    data: Callable[[], AnnData]
+    arguments: Callable[[], dict[str, Any]]
+    slots: set[str] = field(default_factory=set)
+    """What the docstring promises for these arguments."""
+    tolerance: float = 1e-6
+
+    def run(self, adata: AnnData, **changes: Any) -> Any:
+        return self.tool(adata, **{**self.arguments(), **changes})
+
+
+def counts() -> AnnData:
+    """Forty spots of three types over sixty genes, with an empty spot and a silent gene."""
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(3), 40)
+    X = rng.poisson(weights @ profiles().to_numpy().T * 20.0)
+    X[7] = 0
+    X[:, 11] = 0
+    spots = AnnData(sparse.csr_matrix(X.astype(np.float32)))
+    spots.obs_names = [f"spot {i}" for i in range(40)]
+    spots.var_names = list(profiles().index)
+    spots.obsm["spatial"] = rng.random((40, 2))
+    return spots
+
+
+def profiles() -> pd.DataFrame:
+    """Return a signature of three types over sixty genes; one of the types has a `/` in its name."""
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        rng.gamma(0.5, 2.0, (60, 3)), index=[f"gene {g}" for g in range(60)], columns=["A", "B/b cells", "C"]
+    )
+
+
+def cells() -> AnnData:
+    """Return thirty labelled cells of the three types, with a missing label and an empty cell."""
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1, 2], 10)
+    X = rng.poisson(profiles().to_numpy().T[labels] * 5)
+    X[3] = 0
+    adata = AnnData(sparse.csr_matrix(X.astype(np.float32)))
+    adata.obs_names = [f"cell {i}" for i in range(30)]
+    adata.var_names = list(profiles().index)
+    names = np.asarray(profiles().columns, dtype=object)[labels]
+    names[5] = np.nan
+    adata.obs["cell_type"] = pd.Categorical(names)
+    return adata
+
+
+def _deconvolve(method: str, **more: Any) -> Case:
+    slots = {
+        "obsm['deconvolve']",
+        "varm['deconvolve_signature']",
+        "obs['deconvolve_correlation']",
+        "obs['deconvolve_rmse']",
+        "obs['deconvolve_status']",
+        "obs['deconvolve_pval']",
+        "obs['deconvolve_qval']",
+        "uns['deconvolve']",
+    }
+    return Case(
+        um.tl.deconvolve, counts, lambda: {"reference": profiles(), "method": method, "n_perms": 5, **more}, slots
+    )
+
+
+TOOLS = {
+    "signatures": Case(
+        um.pp.signatures,
+        cells,
+        lambda: {"groupby": "cell_type", "n_markers": (2, 10)},
+        {
+            "varm['signatures']",
+            "varm['signatures_variance']",
+            "varm['signatures_logfc']",
+            "varm['signatures_qvals']",
+            "var['signatures_marker']",
+            "uns['signatures']",
+        },
+    ),
+    "deconvolve-poisson": _deconvolve("poisson"),
+    "deconvolve-nnls": _deconvolve("nnls"),
+    "deconvolve-simplex": _deconvolve("simplex"),
+    "deconvolve-nusvr": _deconvolve("nusvr", degenerate="poisson"),
+    "deconvolve-nusvr_simplex": _deconvolve("nusvr_simplex"),
+}
