@@ -58,7 +58,7 @@ def metagenes(
     """Gene programs by consensus NMF: many random starts, clustered spectra, medians, refits.
 
     Counts of overdispersed genes, each divided by its standard deviation, are factorised `n_runs` times. Spectra that
-    recur are clustered and their medians taken; usages and the spectra of all genes, in transcripts per million, are then
+    recur are clustered and their medians taken; usages and the spectra of all genes, per million transcripts, are then
     refitted by exact non-negative least squares.
 
     Parameters
@@ -109,7 +109,7 @@ def metagenes(
         Regression of each gene's z-scored transcripts per million on the usages: what marks a program.
     `uns[key_added]` : dict
         `stability` (a table: silhouette, cophenetic correlation, dispersion, error and replicates kept of every number
-        of programs tried), `selection` (held-out losses with `"auto"`), `top_genes` (by score), `genes`, `scale`, `params`.
+        of programs tried), `selection` (held-out losses, with `"auto"`), `top_genes`, `genes`, `scale`, `params`.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from unmix._settings import settings
 
 TRANSFORMS = {
     "factorize": "unmix.tl._project:project_factors",
+    "joint_nmf": "unmix.tl._joint_nmf:project_joint",
     "metagenes": "unmix.tl._metagenes:project_metagenes",
     "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
 }
