@@ -3,7 +3,8 @@ import pytest
 from scipy import sparse
 from scipy.optimize import minimize
 
-from unmix.core.countmodel import fit_count_model, keep_informative
+from unmix.core import countmodel
+from unmix.core.countmodel import keep_informative
 
 
 def simulate(seed=0, N=120, G=600, K=5, depth=3000.0, tau=0.0, phi=0.0):
@@ -15,6 +16,11 @@ def simulate(seed=0, N=120, G=600, K=5, depth=3000.0, tau=0.0, phi=0.0):
     m = depth * (F @ S.T) * p
     rate = m * rng.gamma(1 / phi, phi, m.shape) if phi else m
     return rng.poisson(rate).astype(float), S, F, p
+
+
+def fit_count_model(Y, S, **options):
+    """Fit with profiles that are known exactly."""
+    return countmodel.fit_count_model(Y, S, np.zeros_like(S), **options)
 
 
 def shares(W):
@@ -122,3 +128,10 @@ def test_shapes_that_do_not_fit_are_refused():
         fit_count_model(np.ones((2, 3)), np.ones((4, 2)))
     with pytest.raises(ValueError, match="tell its types apart"):
         fit_count_model(np.ones((2, 3)), np.ones((3, 2)))
+
+
+def test_without_variances_neither_factors_nor_dispersion_are_fitted():
+    Y, S, _, _ = simulate(N=30, tau=0.5, phi=0.1)
+    model = countmodel.fit_count_model(Y, S).model
+    assert model.tau == model.dispersion == 0
+    assert not model.log_p.any()

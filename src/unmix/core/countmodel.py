@@ -5,10 +5,10 @@ Symbols: y_ig is the count of gene g in spot i, S_gk the profile of type k, w_ik
 
     y_ig ~ NB(m_ig, phi),   m_ig = p_g (S w_i)_g,   var y_ig = m_ig + phi m_ig^2
     S_gk ~ posterior of empirical-Bayes shrinkage given the reference's cells     (:mod:`unmix.core.shrinkage`)
-    log p_g ~ N(0, tau^2 + v_g), v_g the sampling variance of (S w)_g             (:mod:`unmix.core.platform`)
+    log p_g ~ N(0, tau^2)                                                         (:mod:`unmix.core.platform`)
 
 Genes are not chosen: a gene that no type changes is shrunk to its mean and says nothing; a highly expressed one is held
-by phi; one that few cells of the reference have seen is shrunk and has a wide prior on its factor. tau and phi are
+by phi; one that few cells of the reference have seen is shrunk and says little of its factor. tau and phi are
 estimated from the spots, by the scatter of the factors and by likelihood; no choice looks at anything but X, S and V.
 """
 
@@ -91,7 +91,7 @@ def fit_count_model(
     V: np.ndarray | None = None,
     *,
     columns: np.ndarray | None = None,
-    platform: bool = True,
+    platform: bool | None = None,
     dispersion: float | None = None,
     n_jobs: int = 1,
     block_rows: int | None = None,
@@ -109,9 +109,10 @@ def fit_count_model(
     columns
         Positions of the profiles' genes among the columns of X; `None` where they are the same.
     platform
-        Whether factors per gene are fitted, as far as their estimated size allows.
+        Whether factors per gene are fitted, as far as their estimated size allows. `None`: where V is given, because
+        without it a platform effect cannot be told from errors of the profiles.
     dispersion
-        phi; `None` to choose it by likelihood.
+        phi; `None` to choose it by likelihood where V is given, and 0 without V, for the same reason.
     n_jobs, block_rows
         Threads, and rows of a block.
 
@@ -184,7 +185,7 @@ def estimate_model(
     V: np.ndarray | None = None,
     *,
     columns: np.ndarray | None = None,
-    platform: bool = True,
+    platform: bool | None = None,
     dispersion: float | None = None,
     n_jobs: int = 1,
     block_rows: int | None = None,
@@ -193,6 +194,8 @@ def estimate_model(
 
     Parameters are those of :func:`fit_count_model`.
     """
+    platform = V is not None if platform is None else platform
+    dispersion = 0.0 if V is None and dispersion is None else dispersion
     shrunk = None if V is None else shrink_profiles(S, V)
     profiles, variances = (S, np.zeros_like(S)) if shrunk is None else (shrunk.mean, shrunk.variance)
     genes = keep_informative(profiles)
@@ -234,15 +237,18 @@ def _estimate_shared(
         W, pooled = _pass(Y, S, log_p, 0.0, W)
         v = relative_variance(S, V, W.sum(axis=0))
         tau = estimate_tau(pooled, log_p, v)
-        prior = tau**2 + v
+        prior = np.full_like(v, tau**2)
+        pooled = pooled.tempered(v)
         log_p = newton_step(pooled, S, log_p, prior)
     W, pooled = _pass(Y, S, log_p, 0.0, W)
     phi = choose_dispersion(Y, S * np.exp(log_p)[:, None], W) if dispersion is None else dispersion
     W, pooled = _pass(Y, S, log_p, phi, W)
-    shared = shared_covariance(pooled, S, log_p, prior)
+    v = relative_variance(S, V, W.sum(axis=0))
+    shared = shared_covariance(pooled.tempered(v), S, log_p, prior)
     observed, expected = np.asarray(Y.sum(axis=0)).ravel(), pooled.means
-    how = "given" if dispersion is not None else "chosen by likelihood"
-    chosen = {"tau": f"{tau:.4g}, from the scatter of high-count genes", "dispersion": f"{phi:.4g}, {how}"}
+    how = "not estimated" if dispersion is not None else "chosen by likelihood"
+    source = "from the scatter of high-count genes" if platform else "not estimated"
+    chosen = {"tau": f"{tau:.4g}, {source}", "dispersion": f"{phi:.4g}, {how}"}
     return {
         "log_p": log_p,
         "tau": tau,

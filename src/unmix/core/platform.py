@@ -1,7 +1,8 @@
 """Platform factors: how much more, or less, of every gene the tissue's assay sees than the reference's.
 
-Symbols: y_ig has mean p_g (S w_i)_g; log p_g ~ N(0, tau^2 + v_g), where v_g is what the sampling of the reference adds;
-H_i is the information of w_i on its active face.
+Symbols: y_ig has mean p_g (S w_i)_g; log p_g ~ N(0, tau^2); v_g is the relative variance of a gene's pooled mean that
+the sampling of the reference makes, which no number of spots averages out; H_i is the information of w_i on its active
+face.
 
 A pooled maximum-likelihood fit of p changes nothing in a Poisson fit (by its own optimality), so the weights and
 the factors are fitted jointly, under the prior. The joint Newton step couples every spot with every gene, yet only
@@ -9,7 +10,7 @@ through K numbers: factors act on a spot's weights through the K column sums A'p
 system.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -34,6 +35,11 @@ class PooledFit:
     """Sum of the means m_ig, shape (G,)."""
     response: np.ndarray
     """Sum over the spots of the inverse information, shape (K, K)."""
+
+    def tempered(self, v: np.ndarray) -> "PooledFit":
+        """Return the fit with every gene's information on its factor held below 1 / v_g."""
+        weight = 1 / (1 + self.expected * v)
+        return replace(self, observed=weight * self.observed, expected=weight * self.expected)
 
 
 def face_inverse(H: np.ndarray, W: np.ndarray) -> np.ndarray:
