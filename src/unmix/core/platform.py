@@ -35,11 +35,12 @@ class PooledFit:
     """Sum of the means m_ig, shape (G,)."""
     response: np.ndarray
     """Sum over the spots of the inverse information, shape (K, K)."""
+    trust: np.ndarray | float = 1.0
+    """What a gene's evidence on its factor is multiplied by, shape (G,)."""
 
     def tempered(self, v: np.ndarray) -> "PooledFit":
         """Return the fit with every gene's information on its factor held below 1 / v_g."""
-        weight = 1 / (1 + self.expected * v)
-        return replace(self, observed=weight * self.observed, expected=weight * self.expected)
+        return replace(self, trust=1 / (1 + self.expected * v))
 
 
 def face_inverse(H: np.ndarray, W: np.ndarray) -> np.ndarray:
@@ -122,11 +123,11 @@ def newton_step(pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior: np.n
     New log factors.
     """
     precision = 1 / np.maximum(prior, 1e-8)
-    D = pooled.expected + precision
-    delta = (pooled.observed - pooled.expected - precision * log_p) / D
+    D = pooled.trust * pooled.expected + precision
+    delta = (pooled.trust * (pooled.observed - pooled.expected) - precision * log_p) / D
     A, Q, coupling = _coupling(pooled, S, log_p, D)
     answer = np.linalg.solve(np.eye(S.shape[1]) - Q @ coupling, A.T @ delta)
-    delta = delta + (A @ (coupling @ answer)) / D
+    delta = delta + pooled.trust * (A @ (coupling @ answer)) / D
     return log_p + np.clip(delta, -0.7, 0.7)
 
 
@@ -135,7 +136,7 @@ def shared_covariance(pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior
 
     A spot with inverse information C then has the extra covariance `C shared C`.
     """
-    D = pooled.expected + 1 / np.maximum(prior, 1e-8)
+    D = pooled.trust * pooled.expected + 1 / np.maximum(prior, 1e-8)
     _, Q, coupling = _coupling(pooled, S, log_p, D)
     return np.linalg.solve(np.eye(S.shape[1]) - Q @ coupling, Q)
 
@@ -143,9 +144,9 @@ def shared_covariance(pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior
 def _coupling(
     pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, D: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return A (G, K), Q = A' D^-1 A, and the spots' response, held below the size at which the system is singular."""
+    """Return A, Q = A' (trust / D) A, and the spots' response, held below where the system is singular."""
     weight = pooled.expected / np.maximum(pooled.means, 1e-300)
     A = S * (np.exp(log_p) * weight)[:, None]
-    Q = (A / D[:, None]).T @ A
+    Q = (A * (pooled.trust / D)[:, None]).T @ A
     radius = float(np.abs(np.linalg.eigvals(Q @ pooled.response)).max())
     return A, Q, pooled.response * min(1.0, MAX_RADIUS / max(radius, 1e-300))
