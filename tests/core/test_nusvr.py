@@ -3,6 +3,7 @@ import pytest
 import qpsolvers
 from sklearn.svm import NuSVR
 
+from unmix.core.cibersort import zscore
 from unmix.core.nusvr import solve_nusvr, solve_nusvr_simplex
 
 NUS = (0.25, 0.5, 0.75)
@@ -94,6 +95,20 @@ def test_agrees_with_a_quadratic_program(simplex, C):
         expected = np.array([oracle(X, y, nu, C, simplex) for y in Y])
         np.testing.assert_allclose(fit.w, expected, atol=2e-5)
         assert (fit.objective <= primal(X, Y, expected, nu, C) * (1 + 1e-8) + 1e-9).all()
+
+
+@pytest.mark.parametrize("solve", [solve_nusvr, solve_nusvr_simplex])
+def test_ties_of_genes_without_counts_anywhere(solve):
+    """Genes that are 0 in most signatures and spots are exact ties, so that the dual is far from unique."""
+    random = np.random.default_rng(3)
+    S = random.poisson(random.lognormal(-1, 2, (300, 8)) * (random.random((300, 8)) < 0.3)).astype(float)
+    Y = random.poisson(random.dirichlet(np.full(8, 0.3), 60) @ S.T).astype(float)
+    Y = Y[Y.std(axis=1) > 0]
+    X, Y = zscore(S.ravel()).reshape(S.shape), zscore(Y)
+    for nu in NUS:
+        fit = solve(X, Y, nu)
+        assert fit.gap.max() <= 1e-8
+        np.testing.assert_allclose(solve(X, Y[7:20], nu).w, fit.w[7:20], atol=1e-6)
 
 
 def test_simplex_weights_are_on_the_simplex():

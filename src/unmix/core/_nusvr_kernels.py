@@ -2,13 +2,13 @@
 
 A row here is one side (upper or lower quantile) of one response: dual `a` in (0, 1), slacks `z` of a >= 0 and `x` of
 a <= 1, signed residual `p` = x - z at a solution, and `D` = 1 / (z / a + x / (1 - a)), the weight of a gene in the
-normal equations. `m` is the complementarity that a step aims at; `c`, `e` are Mehrotra's second-order terms da dz, da dx.
+normal equations. A step aims at complementarity `m`; `c`, `e` are Mehrotra's second-order terms da dz, da dx.
 """
 
 import numba as nb
 import numpy as np
 
-CAP = 1e-9
+CAP = 1e-8
 """Added to 1 / D, so that tied residuals cannot send a weight to infinity."""
 
 _fast = nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")

@@ -9,11 +9,15 @@ Everything here runs row by row in a fixed order.
 import numba as nb
 import numpy as np
 
+TIES = 64
+"""Free duals beyond 2 K that a vertex may have; with more, tied genes leave the work to the interior point."""
 ROUNDS = 6
 """Repairs of a wrong guess of the active genes before the interior point goes on."""
 
-SINGULAR = 1e-11
+SINGULAR = 1e-14
 """Smallest pivot of the KKT system of a vertex."""
+PROXIMAL = 1e-12
+"""Pull of a free dual to where it is, relative to the largest diagonal: chooses among the duals of tied genes."""
 
 _exact = nb.njit(cache=True, nogil=True, error_model="numpy")
 
@@ -120,80 +124,62 @@ def classify(a: np.ndarray, z: np.ndarray, x: np.ndarray, state: np.ndarray) -> 
 
 
 @_exact
-def gather(X: np.ndarray, state: np.ndarray, index: np.ndarray, c: np.ndarray, count: np.ndarray) -> int:
-    """List the free duals (gene + side * G), sum up those at 1 (c = X'a, count); return how many are free."""
-    G, K = X.shape
+def gather(state: np.ndarray, a: np.ndarray, index: np.ndarray) -> int:
+    """Put the fixed duals at 0 or 1, list the free ones (gene + side * G); return how many are free."""
     free = 0
-    c[:] = 0.0
     for side in range(2):
-        count[side] = 0
-        sign = 1.0 - 2.0 * side
-        for i in range(G):
-            if state[side, i] == 2:
-                if free == index.size:
-                    return free + 1
-                index[free] = i + side * G
+        for i in range(a.shape[1]):
+            if state[side, i] < 2:
+                a[side, i] = state[side, i]
+            elif free < index.size:
+                index[free] = i + side * a.shape[1]
                 free += 1
-            elif state[side, i] == 1:
-                count[side] += 1
-                for j in range(K):
-                    c[j] += sign * X[i, j]
+            else:
+                return free + 1
     return free
 
 
 @_exact
-def assemble(
-    B: np.ndarray, sides: np.ndarray, t: np.ndarray, c: np.ndarray, n: np.ndarray, ridge: float, A: np.ndarray
-) -> None:
-    """Fill the KKT system [A | rhs] of m free duals, h[0], h[1] and theta, the multiplier of the sum of w.
+def restrict(w: np.ndarray, held: np.ndarray, total: float) -> None:
+    """Put the held weights at 0 and shift the others until they sum to `total`."""
+    support = 0
+    excess = -total
+    for j in range(w.size):
+        if held[j]:
+            w[j] = 0.0
+        else:
+            excess += w[j]
+            support += 1
+    for j in range(w.size):
+        if not held[j]:
+            w[j] -= excess / support
 
-    B are the signed rows of X of the free duals, 0 in the columns whose weight is 0 (whose c is 0 as well), t their
-    signed responses, n the sums that the free duals of each side must reach.
+
+@_exact
+def assemble(B: np.ndarray, sides: np.ndarray, ridge: float, support: int, A: np.ndarray) -> None:
+    """Fill the KKT matrix of m free duals, two thresholds, and the multiplier of the sum of the weights (support > 0).
+
+    B are the signed rows of X of the free duals, 0 in the columns whose weight is held at 0.
     """
     m, K = B.shape
     A[:] = 0.0
+    largest = 1e-3 / ridge
     for i in range(m):
         for j in range(i + 1):
             s = 0.0
             for q in range(K):
                 s += B[i, q] * B[j, q]
-            A[i, j] = s / ridge
-            A[j, i] = s / ridge
-        s = 0.0
-        for q in range(K):
-            s += B[i, q] * c[q]
-        A[i, m + 3] = t[i] - s / ridge
-        A[i, m + sides[i]] = 1.0
-        A[m + sides[i], i] = 1.0
+            A[i, j] = A[j, i] = s / ridge
+        largest = max(largest, A[i, i])
+        A[i, m + sides[i]] = A[m + sides[i], i] = 1.0
+        if support > 0:
+            A[i, m + 2] = A[m + 2, i] = -np.sum(B[i]) / ridge
+    for i in range(m):
+        A[i, i] += PROXIMAL * largest
     for side in range(2):
-        A[m + side, m + 3] = n[side]
         if not np.any(sides == side):
             A[m + side, m + side] = 1.0
-    A[m + 2, m + 2] = 1.0
-
-
-@_exact
-def add_sum(B: np.ndarray, c: np.ndarray, support: int, ridge: float, total: float, A: np.ndarray) -> None:
-    """Add the equation sum w = total, over `support` columns, to the KKT system."""
-    m = B.shape[0]
-    for i in range(m):
-        s = np.sum(B[i])
-        A[i, m + 2] = -s / ridge
-        A[m + 2, i] = -s / ridge
-    A[m + 2, m + 2] = support / ridge
-    A[m + 2, m + 3] = np.sum(c) / ridge - total
-
-
-@_exact
-def lean(A: np.ndarray, prior: np.ndarray) -> None:
-    """Among all duals that solve a singular system, ask for the one nearest to the prior."""
-    m = prior.size
-    delta = 1e-16
-    for i in range(m):
-        delta = max(delta, 1e-9 * A[i, i])
-    for i in range(m):
-        A[i, i] += delta
-        A[i, m + 3] += delta * prior[i]
+    A[m + 2, m + 2] = support / ridge if support > 0 else 1.0
 
 
 @_exact
@@ -207,8 +193,9 @@ def eliminate(A: np.ndarray) -> bool:
                 best = i
         if abs(A[best, j]) < SINGULAR:
             return False
-        for q in range(j, n + 1):
-            A[j, q], A[best, q] = A[best, q], A[j, q]
+        if best != j:
+            for q in range(j, n + 1):
+                A[j, q], A[best, q] = A[best, q], A[j, q]
         for i in range(j + 1, n):
             f = A[i, j] / A[j, j]
             if f != 0.0:
@@ -222,7 +209,7 @@ def eliminate(A: np.ndarray) -> bool:
 
 
 @_exact
-def solve_free(
+def correct(
     X: np.ndarray,
     y: np.ndarray,
     state: np.ndarray,
@@ -232,43 +219,39 @@ def solve_free(
     k: float,
     a: np.ndarray,
     h: np.ndarray,
+    w: np.ndarray,
 ) -> bool:
-    """Replace the dual a, and fill the thresholds h, by those that hold every free residual at its threshold."""
+    """Move the free duals and the thresholds h until every free residual is at its threshold; False where that fails.
+
+    A Newton step from where a, h are: where the guess of the active set is right one step arrives, and another refines.
+    """
     G, K = X.shape
-    index = np.empty(2 * K + 4, np.int64)
-    c = np.empty(K)
-    count = np.empty(2, np.int64)
-    m = gather(X, state, index, c, count)
+    index = np.empty(2 * K + TIES, np.int64)
+    m = gather(state, a, index)
     if m > index.size:
         return False
+    weights(X, a, ridge, 0.0, w)
+    if total > 0.0:
+        restrict(w, held, total)
     B = np.empty((m, K))
-    t = np.empty(m)
-    prior = np.empty(m)
-    sides = index[:m] // G
-    for i in range(m):
-        sign = 1.0 - 2.0 * sides[i]
-        t[i] = sign * y[index[i] % G]
-        prior[i] = a[sides[i], index[i] % G]
-        for j in range(K):
-            B[i, j] = 0.0 if held[j] else sign * X[index[i] % G, j]
-    c[held] = 0.0
     A = np.empty((m + 3, m + 4))
-    for attempt in range(2):
-        assemble(B, sides, t, c, k - count, ridge, A)
-        if total > 0.0:
-            add_sum(B, c, K - np.sum(held), ridge, total, A)
-        if attempt == 1:
-            lean(A, prior)
-        if eliminate(A):
-            break
-        if attempt == 1:
-            return False
-    for side in range(2):
-        h[side] = A[m + side, m + 3]
-        for i in range(G):
-            a[side, i] = 1.0 if state[side, i] == 1 else 0.0
+    sides = index[:m] // G
+    support = 0
+    for j in range(K):
+        support += total > 0.0 and not held[j]
     for i in range(m):
-        a[sides[i], index[i] % G] = A[i, m + 3]
+        for j in range(K):
+            B[i, j] = 0.0 if held[j] else (1.0 - 2.0 * sides[i]) * X[index[i] % G, j]
+    assemble(B, sides, ridge, support, A)
+    A[m:, m + 3] = 0.0
+    for i in range(m):
+        A[i, m + 3] = (1.0 - 2.0 * sides[i]) * y[index[i] % G] - np.sum(B[i] * w) - h[sides[i]]
+        A[m + sides[i], m + 3] = k - np.sum(a[sides[i]])
+    if not eliminate(A):
+        return False
+    for i in range(m):
+        a[sides[i], index[i] % G] += A[i, m + 3]
+    h += A[m : m + 2, m + 3]
     return True
 
 
@@ -319,18 +302,18 @@ def vertex(
     """Find the vertex from a guess of the active set and the dual; return objective and gap, infinite if not found."""
     r = np.empty(y.size)
     for _ in range(ROUNDS):
-        if not solve_free(X, y, state, held, ridge, total, k, a, h):
+        if not correct(X, y, state, held, ridge, total, k, a, h, w):
             break
-        raw = a.copy()
-        restore_sum(a[0], k)
-        restore_sum(a[1], k)
-        weights(X, a, ridge, total, w)
+        feasible = a.copy()
+        restore_sum(feasible[0], k)
+        restore_sum(feasible[1], k)
+        weights(X, feasible, ridge, total, w)
         residuals(X, y, w, r)
         settle(r, state, h)
-        objective, gap = certify(r, a, h, w, ridge, k)
+        objective, gap = certify(r, feasible, h, w, ridge, k)
         if gap <= tol * objective < np.inf:
             return objective, gap
-        repair(state, raw, r, h)
+        repair(state, a, r, h)
         if total > 0.0:
             held[:] = w <= 0.0
     return np.inf, np.inf
@@ -353,7 +336,7 @@ def to_vertices(
     h: np.ndarray,
     ends: np.ndarray,
 ) -> None:
-    """Try the vertex of every row of the list; fill w, h and ends = (objective, gap)."""
+    """Try the vertex of every row of the list, from thresholds h; fill w, h and ends = (objective, gap)."""
     state = np.empty((2, Y.shape[1]), np.int8)
     dual = np.empty((2, Y.shape[1]))
     for b in rows:

@@ -29,6 +29,8 @@ VERTEX_TOL = 1e-13
 TRY_DUAL = 1e-8
 """Relative complementarity below which the interior point itself is certified."""
 STOP = 1e-14
+DAMP, HOLD = 1e-4, 1e64
+"""Diagonals that keep rounding out of directions which no free dual spans, and that hold an unknown at 0."""
 DEGENERATE_TOL = 1e-10
 """A fit is degenerate where the weights of no data at all are optimal to this relative accuracy."""
 
@@ -99,6 +101,10 @@ class _Point:
     h: np.ndarray
     w: np.ndarray
     s: np.ndarray
+
+    def held(self) -> np.ndarray:
+        """Tell which weights go to 0: those below their dual s, which without constraints is 0 throughout."""
+        return (self.s > 0) & (self.w < self.s)
 
     def keep(self, moving: np.ndarray) -> "_Point":
         """Return the point of fewer rows."""
@@ -324,8 +330,8 @@ def _leave(design: _Design, block: _Block, point: _Point, level: np.ndarray, end
 def _jump(design: _Design, block: _Block, point: _Point, near: np.ndarray, end: _Ends) -> np.ndarray:
     """Try the vertex of the rows `near`; store those found and return which they are."""
     rows = point.rows
-    w, h, value = np.empty_like(point.w), np.empty((len(rows), 2)), np.full((len(rows), 2), np.inf)
-    shared = design.X, block.Y[rows], near, point.a, point.z, point.x, point.w < point.s
+    w, h, value = np.empty_like(point.w), point.h.T.copy(), np.full((len(rows), 2), np.inf)
+    shared = design.X, block.Y[rows], near, point.a, point.z, point.x, point.held()
     ends.to_vertices(*shared, block.ridge[rows], block.total[rows], design.k, VERTEX_TOL, w, h, value)
     found = np.isfinite(value[:, 0])
     end.w[rows[found]], end.h[rows[found]], end.value[rows[found]] = w[found], h[found], value[found]
@@ -333,16 +339,46 @@ def _jump(design: _Design, block: _Block, point: _Point, near: np.ndarray, end: 
 
 
 def _certify(design: _Design, block: _Block, point: _Point, which: np.ndarray, end: _Ends) -> None:
-    """Store the rows `which` as they are, where no better ones are stored."""
+    """Store the rows `which` as they are, with their duals as they are or mended, where no better ones are stored."""
     if not which.any():
         return
     point = point.keep(which)
-    rows, h = point.rows, np.ascontiguousarray(point.h.T)
-    w, value = point.w, np.empty((len(rows), 2))
-    ends.to_certificates(design.X, block.Y[rows], point.a, block.ridge[rows], block.total[rows], design.k, w, h, value)
-    better = value[:, 1] < end.value[rows, 1]
-    rows = rows[better]
-    end.w[rows], end.h[rows], end.value[rows] = w[better], h[better], value[better]
+    for mended in range(3):
+        if mended:
+            _mend(design, block, point)
+        rows, a, h = point.rows, point.a.copy(), point.h.T.copy()
+        w, value = point.w.copy(), np.empty((len(rows), 2))
+        ends.to_certificates(design.X, block.Y[rows], a, block.ridge[rows], block.total[rows], design.k, w, h, value)
+        better = value[:, 1] < end.value[rows, 1]
+        rows = rows[better]
+        end.w[rows], end.h[rows], end.value[rows] = w[better], h[better], value[better]
+
+
+def _mend(design: _Design, block: _Block, point: _Point) -> None:
+    """Change the duals as little as possible, weighted by 1 / (a (1 - a)), for them to belong to the weights again.
+
+    The weights converge to rounding; the duals of many tied genes lose digits as complementarity vanishes. Weights held
+    at 0 ask for an inequality only, which the interior point has left room for.
+    """
+    a, w, X = point.a, point.w, design.X
+    D = a * (1 - a)
+    held = point.held()
+    L = _factor(design, D, np.where(held, HOLD, DAMP), D.sum(axis=2) + DAMP)
+    lack = block.ridge[point.rows][:, None] * w - point.s - (a[0] - a[1]) @ X
+    rhs = np.concatenate([np.where(held, 0.0, lack), (design.k - a.sum(axis=2)).T], axis=1)
+    kernels.substitute(L, rhs)
+    if design.simplex:  # the multiplier of the sum of the weights is free
+        ones = np.concatenate([~held, np.zeros((len(w), 2))], axis=1)
+        kernels.substitute(L, ones)
+        rhs -= rhs[:, :-2].sum(axis=1, keepdims=True, where=~held) * ones / _total(ones[:, :-2], ~held)
+    Q = rhs[:, :-2] @ X.T
+    point.a = a + D * (np.stack([Q, -Q]) + rhs[:, -2:].T[:, :, None])
+
+
+def _total(x: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Return the sums of rows of x, 1 where they are 0."""
+    total = x.sum(axis=1, keepdims=True, where=where)
+    return np.where(total == 0, 1.0, total)
 
 
 def _newton(design: _Design, block: _Block, point: _Point, D: np.ndarray, sums: np.ndarray) -> None:
@@ -391,8 +427,17 @@ def _bound_reach(design: _Design, w: np.ndarray, s: np.ndarray, dw: np.ndarray, 
     return np.maximum(-dw / w, -ds / s).max(axis=1)
 
 
+def _factor(design: _Design, D: np.ndarray, diagonal: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Return Cholesky factors of the bordered X'(D + D')X of every row."""
+    border = D @ design.X
+    border[1] *= -1
+    L = np.empty((len(diagonal), diagonal.shape[1] + 2, diagonal.shape[1] + 2))
+    kernels.factor((D[0] + D[1]) @ design.outer, diagonal, border, corner, L)
+    return L
+
+
 class _System:
-    """The factored normal equations of a block: K weights, 2 thresholds, and the sum of the weights where it is fixed."""
+    """The factored normal equations of a block: K weights, 2 thresholds, and the sum of the weights if it is fixed."""
 
     def __init__(
         self, design: _Design, block: _Block, point: _Point, D: np.ndarray, sums: np.ndarray, ratio: np.ndarray
@@ -402,10 +447,7 @@ class _System:
         self.design, self.D = design, D
         self.pull = (point.a[0] - point.a[1]) @ X - ridge[:, None] * point.w
         self.missing = design.k - sums[:, 3]
-        border = D @ X
-        border[1] *= -1
-        self.L = np.empty((len(ridge), K + 2, K + 2))
-        kernels.factor((D[0] + D[1]) @ design.outer, ridge[:, None] + ratio, border, sums[:, 0], self.L)
+        self.L = _factor(design, D, ridge[:, None] + ratio, sums[:, 0])
         if design.simplex:
             self.short = block.total[point.rows] - point.w.sum(axis=1)
             self.ones = np.repeat([[1.0] * K + [0.0, 0.0]], len(ridge), axis=0)
