@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from unmix.core.markers import Markers
-from unmix.core.refinement import Thresholds, refine_sets, set_activities, set_proportions
+from unmix.core.refinement import Thresholds, refine_sets, refit_proportions, set_activities, set_proportions
 
 
 def statistics(genes: int, groups: int) -> Markers:
@@ -17,18 +17,21 @@ def test_shares_are_exact_for_pure_markers_of_any_strength():
     truth = np.vstack([np.eye(4), rng.dirichlet(np.full(4, 0.2), 200)])
     sets = np.kron(np.eye(4), np.ones((5, 1)))
     Y = sparse.csr_array(truth @ (sets * rng.gamma(2, 1, (20, 1))).T)
-    shares = set_proportions(set_activities(Y, sets))
+    shares = set_proportions(set_activities(Y, sets, truth > 0.9))
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     assert np.sqrt(((shares - truth) ** 2).mean()) < 0.05
+    np.testing.assert_allclose(refit_proportions(Y, sets, truth), truth, atol=1e-6)
 
 
-def test_activities_do_not_depend_on_the_unit_of_a_gene_or_a_constant_background():
+def test_activities_do_not_depend_on_the_unit_of_expression():
     rng = np.random.default_rng(1)
     Y = rng.gamma(1, 1, (100, 6))
     sets = np.kron(np.eye(2), np.ones((3, 1)))
-    reference = set_activities(sparse.csr_array(Y), sets)
-    np.testing.assert_allclose(set_activities(sparse.csr_array(Y * [1, 2, 3, 4, 5, 6]), sets), reference)
+    member = rng.random((100, 3)) < 0.3
+    reference = set_activities(sparse.csr_array(Y), sets, member)
+    np.testing.assert_allclose(set_activities(sparse.csr_array(7 * Y), sets, member), reference)
     np.testing.assert_allclose(reference.mean(axis=0), 1)
+    assert reference.min() == 0
 
 
 def test_rows_without_activity_get_equal_shares():

@@ -9,10 +9,10 @@ import numpy as np
 from scipy import sparse
 
 from unmix.core.markers import Markers
-from unmix.core.simplex import nnls
+from unmix.core.simplex import nnls, simplex_ls
 
-BACKGROUND_QUANTILE = 0.05
 EVENNESS = 0.05
+RIDGE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,36 @@ def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds
     return genes[np.argsort(-markers.score[genes, k], kind="stable")[: limits.max_added]]
 
 
-def set_activities(Y: sparse.csr_array, sets: np.ndarray) -> np.ndarray:
+def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Return the activity of every set in every row of linear expression: 0 at its background, 1 on average.
 
-    Genes count in proportion to their mean, those of several sets less by the square of their number; the background is
-    the 5 % quantile over rows.
+    Genes are divided by the root of their mean, which makes Poisson noise equal, and those of several sets count less by
+    the square of their number. The background of a set is its lowest mean among communities (`member`, n_obs x K): where
+    another archetype rules, the type is least there.
     """
     mean = np.asarray(Y.mean(axis=0)).ravel()
     shared = np.maximum((sets > 0).sum(axis=1), 1)
-    weight = np.divide(1.0, mean * shared**2, out=np.zeros_like(mean), where=mean > 0)
+    weight = np.divide(1.0, np.sqrt(mean) * shared**2, out=np.zeros_like(mean), where=mean > 0)
     raw = np.asarray(Y @ (sets * weight[:, None]))
-    raised = np.maximum(raw - np.quantile(raw, BACKGROUND_QUANTILE, axis=0), 0.0)
+    filled = member[:, member.any(axis=0)]
+    levels = (filled.T @ raw) / np.maximum(filled.sum(axis=0), 1)[:, None]
+    lowest = levels.min(axis=0) if len(levels) > 1 else raw.min(axis=0)
+    raised = np.maximum(raw - lowest, 0.0)
     average = raised.mean(axis=0)
     return np.divide(raised, average, out=np.zeros_like(raised), where=average > 0)
+
+
+def refit_proportions(Y: sparse.csr_array, sets: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return shares after one round of least squares: profiles S >= 0 of the sets' genes from shares, shares from S.
+
+    Genes are divided by the root of their mean.
+    """
+    mean = np.asarray(Y.mean(axis=0)).ravel()
+    genes = np.flatnonzero((sets.sum(axis=1) > 0) & (mean > 0))
+    scaled = sparse.csr_array(Y[:, genes].multiply(1.0 / np.sqrt(mean[genes])[None, :]))
+    gram = shares.T @ shares
+    S = nnls(gram + RIDGE * np.trace(gram) * np.eye(len(gram)), np.asarray(scaled.T @ shares))
+    return simplex_ls(S.T @ S, np.asarray(scaled @ S))
 
 
 def set_proportions(activities: np.ndarray) -> np.ndarray:

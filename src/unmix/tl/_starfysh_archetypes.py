@@ -16,7 +16,7 @@ from unmix._settings import settings
 from unmix.core import communities as com
 from unmix.core.archetypes import Archetypes
 from unmix.core.markers import Markers
-from unmix.core.refinement import set_activities, set_proportions
+from unmix.core.refinement import refit_proportions, set_activities, set_proportions
 from unmix.tl import _archetype_steps as steps
 
 AUTO_RESOLUTION = 0.3
@@ -114,7 +114,7 @@ def starfysh_archetypes(
         W, rows on the simplex.
     `obsm[key_added + "_proportions"]` : DataFrame, n_obs x types and novel archetypes
         With `signatures`: shares of the types, and of archetypes that no gene set is active in (`novel_1`, ...). Types'
-        shares are those of their refined sets' expression above background.
+        shares are those of their refined sets' expression above the level of the communities that have least of it.
     `varm[key_added]` : DataFrame, n_vars x K
         Profiles of the archetypes, log-normalised.
     `obs[key_added]` : category
@@ -185,7 +185,7 @@ def starfysh_archetypes(
         options = {"assignment": assignment, "proposer": proposer, "max_q": max_q, "max_rounds": max_rounds}
         matched = steps.match(Y_log, profiles, member, markers, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
         entry.update(_matching(matched, types, names, matrix.var_names))
-        table = _proportions(Y, W, matched, types, max_q)
+        table = _proportions(Y, W, member, matched, types, max_q)
         slots.obsm[key_added + keys.PROPORTIONS] = _spread(table.to_numpy(), rows, adata, list(table.columns))
         entry["proportion_names"] = list(table.columns)
     return slots
@@ -386,11 +386,12 @@ def _matching(matched: steps.Matched, types: list[str], names: list[str], genes:
 
 
 def _proportions(
-    Y: sparse.csr_array, W: np.ndarray, matched: steps.Matched, types: list[str], max_q: float
+    Y: sparse.csr_array, W: np.ndarray, member: np.ndarray, matched: steps.Matched, types: list[str], max_q: float
 ) -> pd.DataFrame:
     """Return the shares of the types, and those of archetypes in which no gene set is active."""
     known = ((matched.scores.qval <= max_q) & (matched.scores.score > 0)).any(axis=0)
     novel = W[:, ~known] if known.any() else W[:, :0]
-    shares = set_proportions(set_activities(Y, matched.sets)) * (1.0 - novel.sum(axis=1, keepdims=True))
+    shares = set_proportions(set_activities(Y, matched.sets, member))
+    shares = refit_proportions(Y, matched.sets, shares) * (1.0 - novel.sum(axis=1, keepdims=True))
     columns = types + [f"novel_{k + 1}" for k in range(novel.shape[1])]
     return pd.DataFrame(np.hstack([shares, novel]), columns=columns)

@@ -1,0 +1,91 @@
+"""Proportions and communities of archetypes with gene sets, on pooled spots with known truth.
+
+Run:  python benchmarks/archetypes_accuracy.py
+Beside them: `scanpy.tl.score_genes` of the same sets, negative scores at 1e-6, rows normalised (Starfysh's prior).
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy import sparse
+
+import unmix as um
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def marker_sets(cells: ad.AnnData, groupby: str, n: int = 20) -> dict[str, list[str]]:
+    """Return the n best genes of every type by Wilcoxon's test on other cells."""
+    cells = ad.AnnData(sparse.csr_matrix(cells.X).astype(np.float32), obs=cells.obs[[groupby]], var=cells.var[[]])
+    cells.obs[groupby] = cells.obs[groupby].astype(str).astype("category")
+    sizes = cells.obs[groupby].value_counts()
+    cells = cells[cells.obs[groupby].isin(sizes.index[sizes >= 3])].copy()
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    sc.tl.rank_genes_groups(cells, groupby, method="wilcoxon", pts=True)
+    sets = {}
+    for name in cells.obs[groupby].cat.categories:
+        table = sc.get.rank_genes_groups_df(cells, name)
+        sets[name] = table.loc[table["pct_nz_group"] > 0.1, "names"].head(n).tolist()
+    return sets
+
+
+def score_shares(spots: ad.AnnData, sets: dict[str, list[str]]) -> np.ndarray:
+    log = ad.AnnData(sparse.csr_matrix(spots.X).astype(np.float32), var=spots.var[[]])
+    sc.pp.normalize_total(log)
+    sc.pp.log1p(log)
+    for name, genes in sets.items():
+        sc.tl.score_genes(log, [g for g in genes if g in log.var_names], score_name=name)
+    scores = np.maximum(log.obs[list(sets)].to_numpy(), 1e-6)
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def measure(spots: ad.AnnData, truth: pd.DataFrame, sets: dict[str, list[str]]) -> dict[str, float]:
+    names = [name for name in truth.columns if name in sets]
+    sets, true = {name: sets[name] for name in names}, truth[names].to_numpy()
+    found = um.tl.starfysh_archetypes(spots, signatures=sets, copy=True)
+    shares = um.get.archetypes(found, what="proportions")[names].to_numpy()
+    prior = score_shares(spots, sets)
+    matching = um.get.archetypes(found, what="matching").astype({"archetype": str, "type": str})
+    W, purity = um.get.archetypes(found), []
+    for _, row in matching[matching["archetype"] != "none"].iterrows():
+        top = W[row["archetype"]].to_numpy().argsort()[-max(len(W) // 20, 5) :]
+        purity.append(true[top, names.index(row["type"])].mean())
+    ours, theirs = (float(np.sqrt(((p - true) ** 2).mean())) for p in (shares, prior))
+    K = int(found.uns["archetypes"]["selection"].query("chosen")["n_archetypes"].iloc[0])
+    return {
+        "types": len(names), "auto K": K, "matched": len(purity), "purity": float(np.mean(purity or [np.nan])),
+        "RMSE": ours, "score_genes": theirs, "ratio": ours / theirs,
+    }  # fmt: skip
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    rows = {}
+    for k in (3, 5, 10):
+        for mixed, cells in (("pure spots", 2.0), ("mixed spots", 12.0)):
+            spots, reference = um.datasets.simulate_spots(
+                600, 1000, k, cells_per_spot=cells, types_per_spot=min(k, 4), rng=1
+            )
+            sets = marker_sets(reference, "cell_type")
+            rows[f"simulated, {k} types, {mixed}"] = measure(spots, spots.obsm["truth_proportions"], sets)
+    for name, folder, file, cells, groupby in (
+        ("pbmc_facs_spots", "pbmc_facs_spots", "spots.h5ad", "reference.h5ad", "cell_type"),
+        ("seqfish_ob grid", "seqfish_ob", "spots_grid42um.h5ad", "cells.h5ad", "cell_type"),
+    ):
+        if not (SHARED / folder).is_dir():
+            continue
+        spots, reference = ad.read_h5ad(SHARED / folder / file), ad.read_h5ad(SHARED / folder / cells)
+        if "circle_spot" in reference.obs:
+            reference = reference[reference.obs["circle_spot"].astype(str) == "none"]
+        rows[name] = measure(spots, spots.obsm["truth_proportions"], marker_sets(reference, groupby))
+    sys.stdout.write(pd.DataFrame(rows).T.round(3).to_string() + "\n")
+
+
+if __name__ == "__main__":
+    main()
