@@ -1,0 +1,282 @@
+"""One pass over the rows of a batch on the processor: negative binomial loss, its gradient written over the logits.
+
+The same formulas as :mod:`unmix.core.likelihoods`, in single precision, 1,024 genes at a time so that every buffer
+stays in the fastest cache. Exponentials and logarithms are polynomials (Cephes' single-precision coefficients) over whole buffers,
+which compilers vectorise.
+"""
+
+import math
+
+import numba as nb
+import numpy as np
+
+CHUNK = 1024
+LANES = 64
+LGAMMA_TABLE = np.array([math.lgamma(k + 1.0) for k in range(1024)])
+"""log k! for small k."""
+
+_f = np.float32
+_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T = (k * CHUNK for k in range(9))
+"""Where each quantity of a chunk of genes starts in the one flat buffer; constant distances let compilers vectorise."""
+_SAFE = {"contract", "nnan", "ninf", "nsz"}
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _exp(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
+    """Write exp(x) to `out`; x is held between -87 and 88."""
+    scale = bits.view(np.float32)
+    for j in range(n):
+        v = min(max(x[j], _f(-87.0)), _f(88.0))
+        k = np.floor(v * _f(1.44269504) + _f(0.5))
+        f = v - k * _f(0.693359375) + k * _f(2.12194440e-4)
+        p = _f(1.9875691500e-4) * f + _f(1.3981999507e-3)
+        p = p * f + _f(8.3334519073e-3)
+        p = p * f + _f(4.1665795894e-2)
+        p = p * f + _f(1.6666665459e-1)
+        p = p * f + _f(5.0000001201e-1)
+        out[j] = p * f * f + f + _f(1.0)
+        bits[j] = (np.int32(k) + np.int32(127)) << np.int32(23)
+    for j in range(n):
+        out[j] *= scale[j]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _log(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
+    """Write log(x) to `out`, for positive, normal x."""
+    mantissa = bits.view(np.float32)
+    for j in range(n):
+        mantissa[j] = x[j]
+    for j in range(n):
+        b = bits[j] - np.int32(0x3F3504F3)
+        out[j] = _f(b >> np.int32(23))
+        bits[j] = (b & np.int32(0x7FFFFF)) + np.int32(0x3F3504F3)
+    for j in range(n):
+        f = mantissa[j] - _f(1.0)
+        z = f * f
+        y = _f(7.0376836292e-2) * f - _f(1.1514610310e-1)
+        y = y * f + _f(1.1676998740e-1)
+        y = y * f - _f(1.2420140846e-1)
+        y = y * f + _f(1.4249322787e-1)
+        y = y * f - _f(1.6668057665e-1)
+        y = y * f + _f(2.0000714765e-1)
+        y = y * f - _f(2.4999993993e-1)
+        y = y * f + _f(3.3333331174e-1)
+        y = y * f * z - _f(2.12194440e-4) * out[j] - _f(0.5) * z
+        out[j] = f + y + _f(0.693359375) * out[j]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _log1p_and_curve(r: np.ndarray, log1p_r: np.ndarray, curve: np.ndarray, t: np.ndarray, bits: np.ndarray, n: int) -> None:
+    """Write log(1 + r), and log(1 + r) - r / (1 + r), without cancellation at small r."""
+    for j in range(n):
+        t[j] = _f(1.0) + r[j]
+    _log(t, log1p_r, bits, n)
+    for j in range(n):
+        u, v = t[j], r[j]
+        log1p_r[j] += (v - (u - _f(1.0))) / u
+        series = v * v * (_f(0.5) - v * (_f(2 / 3) - v * (_f(0.75) - v * (_f(0.8) - v * _f(5 / 6)))))
+        curve[j] = series if v < _f(0.03) else log1p_r[j] - v / u
+
+
+@nb.njit(cache=True, nogil=True)
+def rising_terms(x: float, theta: float) -> tuple[float, float]:
+    """Return L(x, theta) = sum over k < x of log(1 + k / theta), and S = sum of k / (theta + k)."""
+    steps = min(int(x), 32)
+    L, S, product = 0.0, 0.0, 1.0
+    for k in range(1, steps):
+        product *= 1.0 + k / theta
+        S += k / (theta + k)
+        if product > 1e200:
+            L += math.log(product)
+            product = 1.0
+    L += math.log(product)
+    if x > steps:
+        z0, rest = theta + steps, x - steps
+        z1 = z0 + rest
+        w0, w1 = 1.0 / (z0 * z0), 1.0 / (z1 * z1)
+        log_ratio = math.log1p(rest / z0)
+        L += rest * math.log1p(steps / theta) + (z1 - 0.5) * log_ratio - rest
+        L += 1.0 / (12 * z1) - 1.0 / (12 * z0) - w1 / (360 * z1) + w0 / (360 * z0)
+        digamma = log_ratio - 0.5 / z1 + 0.5 / z0 - w1 / 12 + w0 / 12 + w1 * w1 / 120 - w0 * w0 / 120
+        S += rest - theta * digamma
+    return L, S
+
+
+@nb.njit(cache=True, nogil=True)
+def _lgamma1p(x: float, table: np.ndarray) -> float:
+    return table[int(x)] if x < table.shape[0] else math.lgamma(x + 1.0)
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _sum_of_logs(ratio: np.ndarray, lanes: np.ndarray) -> float:
+    """Return the sum of log(ratio) over a buffer, for ratios below 1e18: one logarithm for 16 of them."""
+    lanes[:] = 1.0
+    for start in range(0, CHUNK, LANES):
+        for j in range(LANES):
+            lanes[j] *= ratio[start + j]
+    total = 0.0
+    for j in range(LANES):
+        total += math.log(lanes[j])
+    return total
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _sum(values: np.ndarray, lanes: np.ndarray) -> float:
+    lanes[:] = 0.0
+    for start in range(0, CHUNK, LANES):
+        for j in range(LANES):
+            lanes[j] += values[start + j]
+    return lanes.sum()
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _nb_state(a: np.ndarray, tau: np.ndarray, size: float, bounds: np.ndarray, B: np.ndarray, bits: np.ndarray) -> None:
+    """Fill the buffers from the logits of m genes; log(1 + r) goes where the gradient by a will be."""
+    m = a.shape[0]
+    for j in range(m):
+        B[_LOGMU + j] = min(max(a[j], bounds[0]), bounds[1]) + size
+        B[_LOSS + j] = min(max(tau[j], bounds[2]), bounds[3])
+    _exp(B[_LOGMU : _LOGMU + CHUNK], B[_MU : _MU + CHUNK], bits, m)
+    _exp(B[_LOSS : _LOSS + CHUNK], B[_THETA : _THETA + CHUNK], bits, m)
+    for j in range(m):
+        B[_R + j] = B[_MU + j] / B[_THETA + j]
+    _log1p_and_curve(B[_R : _R + CHUNK], B[_GRAD_A : _GRAD_A + CHUNK], B[_CURVE : _CURVE + CHUNK], B[_LOSS : _LOSS + CHUNK], bits, m)
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _all_zeros(q: np.ndarray, inflated: bool, ridge: float, B: np.ndarray, bits: np.ndarray, m: int) -> None:
+    """Evaluate all genes as zeros: gradients, and the loss, as its exponential if inflated."""
+    one = _f(1.0)
+    for j in range(m):
+        B[_LOSS + j] = B[_THETA + j] * B[_GRAD_A + j]
+        B[_CURVE + j] *= B[_THETA + j]
+        B[_GRAD_A + j] = B[_MU + j] / (one + B[_R + j])
+    if not inflated:
+        B[_GRAD_T : _GRAD_T + m] = B[_CURVE : _CURVE + m]
+        return
+    for j in range(m):
+        B[_LOSS + j] = -B[_LOSS + j]
+        B[_GRAD_Q + j] = min(max(q[j], _f(-30.0)), _f(30.0))
+    _exp(B[_LOSS : _LOSS + CHUNK], B[_GRAD_T : _GRAD_T + CHUNK], bits, m)
+    _exp(B[_GRAD_Q : _GRAD_Q + CHUNK], B[_GRAD_Q : _GRAD_Q + CHUNK], bits, m)
+    for j in range(m):
+        odds, both = B[_GRAD_Q + j], B[_GRAD_Q + j] + B[_GRAD_T + j]
+        real, kept = B[_GRAD_T + j] / both, one / (one + odds)
+        pi = odds * kept
+        B[_LOSS + j] = (one + odds) / both
+        B[_GRAD_A + j] *= real
+        B[_GRAD_T + j] = real * B[_CURVE + j]
+        B[_GRAD_Q + j] = real - kept + _f(2.0) * ridge * pi * pi * kept
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _one_count(x: float, q: float, inflated: bool, ridge: float, B: np.ndarray, j: int, table: np.ndarray) -> float:
+    """Overwrite the gradients of one gene by those of a count above zero; return the rest of its loss."""
+    mu, theta, r = np.float64(B[_MU + j]), np.float64(B[_THETA + j]), np.float64(B[_R + j])
+    log1p_r = math.log1p(r)
+    L, S = rising_terms(x, theta) if x > 1.0 else (0.0, 0.0)
+    B[_GRAD_A + j] = (mu - x) / (1.0 + r)
+    B[_GRAD_T + j] = B[_CURVE + j] + S - x * (r / (1.0 + r))
+    loss = _lgamma1p(x, table) - x * (np.float64(B[_LOGMU + j]) - log1p_r) - L
+    if inflated:
+        odds = math.exp(min(max(q, -30.0), 30.0))
+        pi = odds / (1.0 + odds)
+        loss += theta * log1p_r
+        B[_LOSS + j] = 1.0 + odds
+        B[_GRAD_Q + j] = pi + 2.0 * ridge * pi * pi * (1.0 - pi)
+    return loss
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def nb_rows(
+    A: np.ndarray,
+    Q: np.ndarray,
+    T: np.ndarray,
+    codes: np.ndarray,
+    log_size: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    data: np.ndarray,
+    grad_T: np.ndarray,
+    add: bool,
+    inflated: bool,
+    ridge: float,
+    bounds: np.ndarray,
+    table: np.ndarray,
+) -> float:
+    """Return the loss of the rows, in nats; the logits become their gradients.
+
+    Parameters
+    ----------
+    A, Q
+        Log means (without sizes) and logits of dropout, shape (rows, genes), overwritten; Q is unused unless `inflated`.
+    T, codes
+        Log dispersions; row i uses `T[codes[i]]`.
+    log_size
+        Added to the log means of the row.
+    indptr, indices, data
+        The counts, CSR with sorted columns; float32.
+    grad_T
+        Like T; gradients are added, or, unless `add`, written, in which case it may be T itself.
+    add
+        Whether rows share dispersions.
+    inflated
+        Whether there is dropout.
+    ridge
+        Weight of the squared dropout probabilities in the gradient; the loss returned is the likelihood's alone.
+    bounds
+        Smallest and largest log mean (before sizes) and log dispersion.
+    table
+        `LGAMMA_TABLE`.
+    """
+    n, G = A.shape
+    lam = _f(ridge)
+    bits, lanes = np.empty(CHUNK, np.int32), np.empty(LANES, np.float64)
+    B = np.zeros(9 * CHUNK, np.float32)
+    loss = 0.0
+    for i in range(n):
+        k = indptr[i]
+        for start in range(0, G, CHUNK):
+            end = min(start + CHUNK, G)
+            m = end - start
+            q = Q[i, start:end] if inflated else A[i, start:end]
+            _nb_state(A[i, start:end], T[codes[i], start:end], log_size[i], bounds, B, bits)
+            _all_zeros(q, inflated, lam, B, bits, m)
+            if m < CHUNK:
+                B[_LOSS + m : _LOSS + CHUNK] = _f(1.0) if inflated else _f(0.0)
+            while k < indptr[i + 1] and indices[k] < end:
+                j = indices[k] - start
+                loss += _one_count(np.float64(data[k]), np.float64(q[j]), inflated, ridge, B, j, table)
+                k += 1
+            loss += _sum_of_logs(B[_LOSS : _LOSS + CHUNK], lanes) if inflated else _sum(B[_LOSS : _LOSS + CHUNK], lanes)
+            A[i, start:end] = B[_GRAD_A : _GRAD_A + m]
+            if inflated:
+                Q[i, start:end] = B[_GRAD_Q : _GRAD_Q + m]
+            if add:
+                grad_T[codes[i], start:end] += B[_GRAD_T : _GRAD_T + m]
+            else:
+                grad_T[codes[i], start:end] = B[_GRAD_T : _GRAD_T + m]
+    return loss
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE | {"reassoc"})
+def csr_times(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, W: np.ndarray, out: np.ndarray) -> None:
+    """Write X W to `out`, for CSR rows X."""
+    out[:] = 0
+    for i in range(out.shape[0]):
+        o = out[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            v, w = data[k], W[indices[k]]
+            for h in range(W.shape[1]):
+                o[h] += v * w[h]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE | {"reassoc"})
+def csr_transposed_times(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, D: np.ndarray, out: np.ndarray) -> None:
+    """Add X' D to `out`, for CSR rows X."""
+    for i in range(D.shape[0]):
+        d = D[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            v, w = data[k], out[indices[k]]
+            for h in range(D.shape[1]):
+                w[h] += v * d[h]
