@@ -1,0 +1,375 @@
+"""Autoencoders for counts: networks, one training loop, and what a fitted one gives.
+
+Z = E(X), X = D(Z): the decoder gives every entry the parameters of a likelihood (:mod:`unmix.core.likelihoods`). `"ae"`
+maximises the likelihood (Eraslan et al. 2019, Nature Communications 10, 390); `"vae"` draws Z ~ q(Z | X) and maximises the
+evidence lower bound, log p(X | Z) - KL(q || N(0, 1)) (Lopez et al. 2018, Nature Methods 15, 1053).
+
+The loop keeps the weights of the epoch with the best held-out loss. When that loss has not improved for `patience` epochs, it
+returns to them with a third of the learning rate; after three such returns it ends. Nothing in it depends on
+`max_epochs`, so a longer run begins exactly as a shorter one does, and an interrupted one can be resumed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unmix._settings import progress
+from unmix.core.blocks import Block, map_rows
+from unmix.core.networks import Batch, Design, Network, Workers
+from unmix.core.training import Genes, Rows, batches, gene_moments, make_batch, split_rows, take_rows
+
+DROP = 1 / 3
+"""Factor on the learning rate at every return to the best weights."""
+RETURNS = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train."""
+
+    max_epochs: int | None = None
+    """None: enough for about 2,000,000 rows, 5 to 200."""
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    patience: int = 3
+    validation: float = 0.1
+    kl_warmup: int = 10
+    """Epochs over which the weight of the KL term rises to 1."""
+    device: str = "auto"
+    precision: str = "auto"
+    on_interrupt: str = "raise"
+
+
+@dataclass
+class State:
+    """Where training stands: numbers, weights, and moments of the optimiser."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = np.inf
+    waited: int = 0
+    returns: int = 0
+    seed: int = 0
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    best: dict[str, np.ndarray] = field(default_factory=dict)
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "validation": [], "learning_rate": []})
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted autoencoder."""
+
+    design: Design
+    genes: Genes
+    weights: dict[str, np.ndarray]
+    state: State
+    held_out: np.ndarray
+    """Rows of the validation set."""
+    finished: bool
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Loss per cell on training and validation rows, and learning rate, by epoch."""
+        return self.state.history
+
+
+def bf16_is_native() -> bool:
+    """Tell whether this processor multiplies bfloat16 in hardware."""
+    path = Path("/proc/cpuinfo")
+    return path.exists() and any(flag in path.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Hold torch to one thread; shards of a batch are what runs in parallel."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def build(design: Design, weights: dict[str, np.ndarray], options: Options = Options()) -> Network:  # noqa: B008
+    """Return a network with the given weights on the device asked for."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    bf16 = options.precision == "bfloat16" or (options.precision == "auto" and device == "cpu" and bf16_is_native())
+    net = Network(design, bf16=bf16)
+    net.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()}, strict=True)
+    return net.to(device)
+
+
+def initial_weights(design: Design, genes: Genes, seed: int) -> dict[str, np.ndarray]:
+    """Return random weights, and heads that start at the genes' means and moment dispersions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Network(design)
+    G, log_theta = design.n_vars, torch.as_tensor(genes.log_dispersion())
+    with torch.no_grad():
+        bias = net.head.bias
+        if design.likelihood == "gaussian":
+            bias[:G] = torch.as_tensor(genes.mean)
+            log_theta = -torch.as_tensor(np.log(genes.variance + 1e-6)).float()
+        else:
+            bias[:G] = torch.as_tensor(np.log(genes.mean + 1e-6))
+        if design.inflated and design.dropout == "gene-cell":
+            bias[G : 2 * G] = -3.0
+        if design.dispersion == "gene-cell":
+            bias[-G:] = log_theta
+        net.log_dispersion += log_theta.mean() if design.dispersion == "shared" else log_theta
+        net.tie[1] = -3.0
+    return _arrays(net.state_dict())
+
+
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
+
+
+def fit(
+    rows: Rows,
+    design: Design,
+    options: Options = Options(),  # noqa: B008
+    *,
+    seed: int = 0,
+    n_jobs: int = 1,
+    state: State | None = None,
+    on_epoch: Callable[[State], None] | None = None,
+) -> Fit:
+    """Train an autoencoder.
+
+    Parameters
+    ----------
+    rows
+        The matrix, totals of its rows, codes of batches and their design matrix.
+    design
+        The network.
+    options
+        The training.
+    seed
+        Seed of weights, split and order.
+    n_jobs
+        Threads; results do not depend on it.
+    state
+        Where an interrupted training stood.
+    on_epoch
+        Called after every epoch.
+
+    Returns
+    -------
+    The fit, with the weights of the best epoch.
+
+    Raises
+    ------
+    ValueError
+        If fewer than ten rows have counts.
+    """
+    n_used = int(rows.used.sum())
+    if n_used < 10:
+        msg = f"training needs at least 10 observations with counts, got {n_used}."
+        raise ValueError(msg)
+    with one_torch_thread():
+        genes = gene_moments(rows, n_jobs)
+        state = state or State(seed=seed)
+        train, held = split_rows(rows, options.validation, np.random.default_rng([state.seed, 0]))
+        if not state.weights:
+            state.weights = initial_weights(design, genes, state.seed)
+        return Trainer(rows, design, genes, options, train, held, n_jobs).run(state, on_epoch)
+
+
+class Trainer:
+    """The training loop."""
+
+    def __init__(
+        self, rows: Rows, design: Design, genes: Genes, options: Options, train: np.ndarray, held: np.ndarray, n_jobs: int
+    ) -> None:
+        self.rows, self.design, self.genes, self.options, self.train, self.held = rows, design, genes, options, train, held
+        self.n_jobs = n_jobs
+        self.validation = make_batch(take_rows(rows.X, held), rows, held, genes)
+        self.max_epochs = options.max_epochs or int(np.clip(2_000_000 // max(len(train), 1), 5, 200))
+
+    def run(self, state: State, on_epoch: Callable[[State], None] | None) -> Fit:
+        """Train until the held-out loss has settled, `max_epochs`, or an interrupt that is to be kept."""
+        self.net = build(self.design, state.weights, self.options)
+        self.net.workers = Workers(self.n_jobs)
+        trained = [p for p in self.net.parameters() if p.numel()]
+        self.optimiser = torch.optim.Adam(trained, lr=self.options.learning_rate, fused=True)
+        self._load_moments(state.moments)
+        finished = False
+        try:
+            for _ in progress(range(state.epoch, self.max_epochs), total=self.max_epochs - state.epoch, desc="training"):
+                self._epoch(state)
+                if on_epoch is not None:
+                    on_epoch(state)
+                if state.returns > RETURNS:
+                    break
+            finished = True
+        except KeyboardInterrupt:
+            if self.options.on_interrupt != "keep" or not state.best:
+                raise
+        finally:
+            self.net.workers.close()
+        return Fit(self.design, self.genes, state.best, state, self.held, finished)
+
+    def _epoch(self, state: State) -> None:
+        """Train for one epoch; commit to `state` only when it is complete."""
+        rate = self.options.learning_rate * DROP**state.returns
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        train = self._train(state)
+        held = self._held_out(state)
+        weights = _arrays(self.net.state_dict())
+        state.epoch += 1
+        for name, value in (("train", train), ("validation", held), ("learning_rate", rate)):
+            state.history[name].append(value)
+        if held < state.best_loss or not state.best:
+            state.best, state.best_loss, state.best_epoch, state.waited = weights, held, state.epoch, 0
+        elif state.epoch > self._warmup:
+            state.waited += 1
+        if state.waited >= self.options.patience:
+            state.returns, state.waited = state.returns + 1, 0
+            weights = state.best
+            self.net.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
+        state.weights, state.moments = weights, self._moments()
+
+    @property
+    def _warmup(self) -> int:
+        return self.options.kl_warmup if self.design.kind == "vae" else 0
+
+    def _train(self, state: State) -> float:
+        """Take one step per batch; return the mean loss of a cell."""
+        rng = np.random.default_rng([state.seed, 1, state.epoch])
+        weight = min(1.0, (state.epoch + 1) / max(self._warmup, 1))
+        self.net.train()
+        total = 0.0
+        for batch in batches(self.rows, self.train, self.genes, self.options.batch_size, rng):
+            loss = self._loss(batch, rng, weight)
+            self.optimiser.zero_grad(set_to_none=True)
+            (loss * (1000.0 / batch.n / self.design.n_vars)).backward()
+            self.optimiser.step()
+            total += float(loss.detach())
+        return total / len(self.train)
+
+    @torch.no_grad()
+    def _held_out(self, state: State) -> float:
+        self.net.eval()
+        rng = np.random.default_rng([state.seed, 2])
+        return float(self._loss(self.validation, rng, 1.0)) / self.validation.n
+
+    def _loss(self, batch: Batch, rng: np.random.Generator, kl_weight: float) -> Tensor:
+        """Return the summed loss: minus the log-likelihood, plus the KL divergence of a VAE."""
+        z, log_var = self.net.encode(batch)
+        if self.design.kind == "vae":
+            noise = self.net.to_device(rng.standard_normal(tuple(z.shape), dtype=np.float32))
+            kl = 0.5 * (z.square() + log_var.exp() - 1 - log_var).double().sum()
+            return self.net.loss(self.net.decode(z + noise * (0.5 * log_var).exp(), batch.codes), batch) + kl_weight * kl
+        return self.net.loss(self.net.decode(z, batch.codes), batch)
+
+    def _moments(self) -> dict[str, np.ndarray]:
+        states = self.optimiser.state_dict()["state"]
+        return {f"{i}_{name}": value.cpu().numpy().copy() for i, s in states.items() for name, value in s.items()}
+
+    def _load_moments(self, moments: dict[str, np.ndarray]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in moments.items():
+            i, name = key.split("_", 1)
+            state.setdefault(int(i), {})[name] = torch.tensor(value)
+        if state:
+            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a fitted autoencoder says of rows."""
+
+    latent: np.ndarray
+    variance: np.ndarray
+    """Of the posterior; no columns for a plain autoencoder."""
+    nll: np.ndarray
+
+
+def project(fit: Fit, rows: Rows, *, n_jobs: int = 1, device: str = "auto") -> Projection:
+    """Map rows of counts to the latent space; rows without counts become NaN.
+
+    Returns
+    -------
+    Latent means and variances, and the negative log-likelihood of every row in nats.
+    """
+    with one_torch_thread():
+        net = build(fit.design, fit.weights, Options(device=device)).eval()
+        at = np.arange(len(rows.totals))
+        result = map_rows(_project_block, rows.X, at, constants=(net, rows, fit.genes), block_rows=512, n_jobs=n_jobs)
+    return Projection(*result)
+
+
+@torch.no_grad()
+def _project_block(block: Block, at: np.ndarray, net: Network, rows: Rows, genes: Genes) -> tuple[np.ndarray, ...]:
+    batch = make_batch(block, rows, at, genes)
+    z, log_var = net.encode(batch)
+    logp, _ = net.log_prob(net.decode(z, batch.codes), batch)
+    nll = -logp.double().sum(1)
+    empty = ~rows.used[at]
+    parts = tuple(v.cpu().numpy() for v in (z, log_var.exp(), nll))
+    for part in parts:
+        part[empty] = np.nan
+    return parts
+
+
+def denoise(
+    fit: Fit,
+    rows: Rows,
+    genes: np.ndarray | None = None,
+    *,
+    dropout: bool = False,
+    library: bool = True,
+    n_jobs: int = 1,
+    device: str = "auto",
+) -> np.ndarray:
+    """Return the decoder's means.
+
+    Parameters
+    ----------
+    fit, rows
+        A fitted autoencoder and the counts.
+    genes
+        Columns wanted; None for all.
+    dropout
+        Whether to multiply by the probability of no dropout, (1 - pi) mu: what would be counted, rather than what is there.
+    library
+        Whether means are those of the cell's own total; False for those of a cell of median total.
+    n_jobs, device
+        Threads; where to compute.
+
+    Returns
+    -------
+    Means, shape (n_obs, number of genes), float32; NaN in rows without counts.
+    """
+    columns = np.arange(fit.design.n_vars) if genes is None else np.asarray(genes)
+    with one_torch_thread():
+        net = build(fit.design, fit.weights, Options(device=device)).eval()
+        at = np.arange(len(rows.totals))
+        constants = (net, rows, fit.genes, columns, dropout, library)
+        return map_rows(_denoise_block, rows.X, at, constants=constants, block_rows=512, n_jobs=n_jobs)
+
+
+@torch.no_grad()
+def _denoise_block(
+    block: Block, at: np.ndarray, net: Network, rows: Rows, genes: Genes, columns: np.ndarray, dropout: bool, library: bool
+) -> np.ndarray:
+    batch = make_batch(block, rows, at, genes)
+    h = net.decode(net.encode(batch)[0], batch.codes)
+    params = net.parameters_of(h, batch if library else replace(batch, log_size=np.zeros_like(batch.log_size)))
+    mean = params[0] if net.design.likelihood == "gaussian" else params[0].exp()
+    if dropout and net.design.inflated:
+        mean = mean * torch.sigmoid(-params[2])
+    mean = mean[:, torch.as_tensor(columns, device=mean.device)].cpu().numpy()
+    mean[~rows.used[at]] = np.nan
+    return mean

@@ -1,0 +1,154 @@
+"""What the autoencoder's training loop needs: moments of the genes, a stratified split, shuffled batches from any matrix."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from unmix.core.blocks import Block, as_block, as_rows, default_block_rows, is_dask, iter_blocks, reduce_rows, row_slices
+from unmix.core.networks import Batch
+
+BUFFER_BLOCKS = 8
+"""Blocks of rows that are read, and shuffled, together."""
+
+
+@dataclass(frozen=True)
+class Genes:
+    """Moments of the genes over the cells, and what turns counts into inputs."""
+
+    mean: np.ndarray
+    """Mean of the counts divided by the cell's size."""
+    variance: np.ndarray
+    inverse_size: float
+    """Mean of 1 / size."""
+    input_sd: np.ndarray
+    """Standard deviation of log(1 + count / size)."""
+    median_total: float
+
+    def log_dispersion(self) -> np.ndarray:
+        """Return log theta by moments: excess variance of size-scaled counts is mean^2 / theta."""
+        excess = self.variance - self.mean * self.inverse_size
+        with np.errstate(divide="ignore", invalid="ignore"):
+            theta = np.where(excess > 0, self.mean**2 / excess, 100.0)
+        return np.log(np.clip(np.nan_to_num(theta, nan=1.0), 0.05, 100.0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A matrix and what is known of its rows: totals, codes of batches, design matrix."""
+
+    X: Any
+    totals: np.ndarray
+    batch: np.ndarray
+    codes: np.ndarray
+    counts: bool = True
+
+    @property
+    def used(self) -> np.ndarray:
+        """Whether a row has counts."""
+        return self.totals > 0 if self.counts else np.ones(len(self.totals), bool)
+
+
+def gene_moments(rows: Rows, n_jobs: int = 1) -> Genes:
+    """Return the moments of the genes over the cells with counts, in one pass."""
+    median = float(np.median(rows.totals[rows.used])) if rows.counts else 1.0
+    sizes = np.where(rows.used, rows.totals, median) / median if rows.counts else np.ones(len(rows.totals))
+    sums = reduce_rows(_block_moments, rows.X, sizes, rows.used, constants=(rows.counts,), n_jobs=n_jobs)
+    n = max(int(rows.used.sum()), 1)
+    mean, square, y_mean, y_square = (s / n for s in sums)
+    sd = np.sqrt(np.maximum(y_square - y_mean**2, 0))
+    return Genes(
+        mean,
+        np.maximum(square - mean**2, 0),
+        float(np.mean(1 / sizes[rows.used])),
+        np.where(sd > 1e-8, sd, 1.0).astype(np.float32),
+        median,
+    )
+
+
+def _block_moments(block: Block, sizes: np.ndarray, used: np.ndarray, counts: bool) -> tuple[np.ndarray, ...]:
+    x = sparse.csr_array(block, dtype=np.float64)
+    x.data = x.data / np.repeat(sizes, np.diff(x.indptr))
+    x.data *= np.repeat(used, np.diff(x.indptr))
+    y = np.log1p(x.data) if counts else x.data
+    return tuple(np.bincount(x.indices, v, x.shape[1]) for v in (x.data, x.data**2, y, y**2))
+
+
+def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
+    """Return rows of X, found at positions `at`, as a batch."""
+    x = sparse.csr_array(as_block(block))
+    counts = x.data.astype(np.float32)
+    size = np.where(rows.used[at], rows.totals[at], genes.median_total) / genes.median_total
+    size = size if rows.counts else np.ones(len(at))
+    per_count = np.repeat(size, np.diff(x.indptr)).astype(np.float32)
+    inputs = (np.log1p(counts / per_count) if rows.counts else counts) / genes.input_sd[x.indices]
+    return Batch(
+        x.indptr.astype(np.int64),
+        x.indices.astype(np.int64),
+        counts,
+        inputs.astype(np.float32),
+        np.log(size).astype(np.float32),
+        rows.batch[at],
+        rows.codes[at],
+    )
+
+
+def split_rows(rows: Rows, share: float, rng: np.random.Generator, largest: int = 8192) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and validation rows: neighbours in (batch, total) form strata, one of each is held out."""
+    order = np.flatnonzero(rows.used)
+    order = order[np.lexsort((rng.random(len(order)), rows.totals[order], rows.batch[order]))]
+    n_held = min(max(int(round(share * len(order))), 1), largest)
+    strata = np.array_split(order, n_held)
+    held = np.array([rng.choice(stratum) for stratum in strata if len(stratum)])
+    return np.setdiff1d(order, held), np.sort(held)
+
+
+def take_rows(X: Any, wanted: np.ndarray) -> sparse.csr_array:
+    """Return some rows of X, in ascending order, in one walk over the blocks."""
+    parts = []
+    for rows, block in iter_blocks(X):
+        at = wanted[(wanted >= rows.start) & (wanted < rows.stop)] - rows.start
+        if len(at):
+            parts.append(sparse.csr_array(block[at]))
+    return sparse.csr_array(sparse.vstack(parts))
+
+
+def batches(
+    rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Walk once over the training rows in random order.
+
+    Blocks of consecutive rows are drawn at random, `BUFFER_BLOCKS` at a time, and the rows of each such buffer are
+    shuffled, so that a matrix on disk is read by blocks and a small one is shuffled as a whole. A rest of less than half
+    a batch joins the batch before it.
+    """
+    X = as_rows(rows.X)
+    in_memory = isinstance(X, np.ndarray) or sparse.issparse(X)
+    slices = row_slices(X.shape[0], default_block_rows(X.shape[1]))
+    order = rng.permutation(len(slices))
+    for first in range(0, len(slices), BUFFER_BLOCKS):
+        chosen = [slices[k] for k in order[first : first + BUFFER_BLOCKS]]
+        chosen.sort(key=lambda s: s.start)
+        at = np.concatenate([train[np.searchsorted(train, s.start) : np.searchsorted(train, s.stop)] for s in chosen])
+        at = rng.permutation(at)
+        buffer, local = (X, at) if in_memory else _read(X, chosen, at)
+        for part in _cut(len(at), batch_size):
+            yield make_batch(buffer[local[part]], rows, at[part], genes)
+
+
+def _read(X: Any, slices: list[slice], at: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
+    """Read blocks from disk or a Dask array; return them and the positions of rows within them."""
+    blocks = [X[s].compute(scheduler="synchronous") if is_dask(X) else X[s] for s in slices]
+    starts = np.array([s.start for s in slices])
+    offsets = np.concatenate([[0], np.cumsum([s.stop - s.start for s in slices])[:-1]])
+    k = np.searchsorted(starts, at, side="right") - 1
+    return sparse.csr_array(sparse.vstack([sparse.csr_array(as_block(b)) for b in blocks])), at - starts[k] + offsets[k]
+
+
+def _cut(n: int, size: int) -> list[slice]:
+    stops = list(range(size, n, size))
+    if stops and n - stops[-1] < size // 2 + 1:
+        stops.pop()
+    return [slice(a, b) for a, b in zip([0, *stops], [*stops, n], strict=True) if b > a]
