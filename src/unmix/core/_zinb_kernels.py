@@ -16,7 +16,9 @@ LGAMMA_TABLE = np.array([math.lgamma(k + 1.0) for k in range(1024)])
 """log k! for small k."""
 
 _f = np.float32
-_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T = (k * CHUNK for k in range(9))
+_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T, _LOG1P, _ODDS = (
+    k * CHUNK for k in range(11)
+)
 """Where each quantity of a chunk of genes starts in the one flat buffer; constant distances let compilers vectorise."""
 _SAFE = {"contract", "nnan", "ninf", "nsz"}
 
@@ -131,16 +133,17 @@ def _sum(values: np.ndarray, lanes: np.ndarray) -> float:
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE)
 def _nb_state(a: np.ndarray, tau: np.ndarray, size: float, bounds: np.ndarray, B: np.ndarray, bits: np.ndarray) -> None:
-    """Fill the buffers from the logits of m genes; log(1 + r) goes where the gradient by a will be."""
+    """Fill the buffers from the logits of m genes."""
     m = a.shape[0]
+    a_min, a_max, t_min, t_max = bounds[0], bounds[1], bounds[2], bounds[3]
     for j in range(m):
-        B[_LOGMU + j] = min(max(a[j], bounds[0]), bounds[1]) + size
-        B[_LOSS + j] = min(max(tau[j], bounds[2]), bounds[3])
+        B[_LOGMU + j] = min(max(a[j], a_min), a_max) + size
+        B[_LOSS + j] = min(max(tau[j], t_min), t_max)
     _exp(B[_LOGMU : _LOGMU + CHUNK], B[_MU : _MU + CHUNK], bits, m)
     _exp(B[_LOSS : _LOSS + CHUNK], B[_THETA : _THETA + CHUNK], bits, m)
     for j in range(m):
         B[_R + j] = B[_MU + j] / B[_THETA + j]
-    _log1p_and_curve(B[_R : _R + CHUNK], B[_GRAD_A : _GRAD_A + CHUNK], B[_CURVE : _CURVE + CHUNK], B[_LOSS : _LOSS + CHUNK], bits, m)
+    _log1p_and_curve(B[_R : _R + CHUNK], B[_LOG1P : _LOG1P + CHUNK], B[_CURVE : _CURVE + CHUNK], B[_LOSS : _LOSS + CHUNK], bits, m)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE)
@@ -148,19 +151,20 @@ def _all_zeros(q: np.ndarray, inflated: bool, ridge: float, B: np.ndarray, bits:
     """Evaluate all genes as zeros: gradients, and the loss, as its exponential if inflated."""
     one = _f(1.0)
     for j in range(m):
-        B[_LOSS + j] = B[_THETA + j] * B[_GRAD_A + j]
+        B[_LOSS + j] = B[_THETA + j] * B[_LOG1P + j]
         B[_CURVE + j] *= B[_THETA + j]
         B[_GRAD_A + j] = B[_MU + j] / (one + B[_R + j])
     if not inflated:
-        B[_GRAD_T : _GRAD_T + m] = B[_CURVE : _CURVE + m]
+        for j in range(m):
+            B[_GRAD_T + j] = B[_CURVE + j]
         return
     for j in range(m):
         B[_LOSS + j] = -B[_LOSS + j]
         B[_GRAD_Q + j] = min(max(q[j], _f(-30.0)), _f(30.0))
     _exp(B[_LOSS : _LOSS + CHUNK], B[_GRAD_T : _GRAD_T + CHUNK], bits, m)
-    _exp(B[_GRAD_Q : _GRAD_Q + CHUNK], B[_GRAD_Q : _GRAD_Q + CHUNK], bits, m)
+    _exp(B[_GRAD_Q : _GRAD_Q + CHUNK], B[_ODDS : _ODDS + CHUNK], bits, m)
     for j in range(m):
-        odds, both = B[_GRAD_Q + j], B[_GRAD_Q + j] + B[_GRAD_T + j]
+        odds, both = B[_ODDS + j], B[_ODDS + j] + B[_GRAD_T + j]
         real, kept = B[_GRAD_T + j] / both, one / (one + odds)
         pi = odds * kept
         B[_LOSS + j] = (one + odds) / both
@@ -170,21 +174,34 @@ def _all_zeros(q: np.ndarray, inflated: bool, ridge: float, B: np.ndarray, bits:
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE)
-def _one_count(x: float, q: float, inflated: bool, ridge: float, B: np.ndarray, j: int, table: np.ndarray) -> float:
+def _one_count(x: float, inflated: bool, ridge: float, B: np.ndarray, j: int, table: np.ndarray) -> float:
     """Overwrite the gradients of one gene by those of a count above zero; return the rest of its loss."""
-    mu, theta, r = np.float64(B[_MU + j]), np.float64(B[_THETA + j]), np.float64(B[_R + j])
-    log1p_r = math.log1p(r)
-    L, S = rising_terms(x, theta) if x > 1.0 else (0.0, 0.0)
-    B[_GRAD_A + j] = (mu - x) / (1.0 + r)
-    B[_GRAD_T + j] = B[_CURVE + j] + S - x * (r / (1.0 + r))
-    loss = _lgamma1p(x, table) - x * (np.float64(B[_LOGMU + j]) - log1p_r) - L
+    theta, log1p_r, u = np.float64(B[_THETA + j]), np.float64(B[_LOG1P + j]), np.float64(B[_R + j]) + 1.0
+    loss = _lgamma1p(x, table) - x * (np.float64(B[_LOGMU + j]) - log1p_r)
+    curve = np.float64(B[_CURVE + j]) - x * np.float64(B[_R + j]) / u
+    if x > 1.0:
+        L, S = rising_terms(x, theta)
+        loss -= L
+        curve += S
+    B[_GRAD_A + j] = (np.float64(B[_MU + j]) - x) / u
+    B[_GRAD_T + j] = curve
     if inflated:
-        odds = math.exp(min(max(q, -30.0), 30.0))
+        odds = np.float64(B[_ODDS + j])
         pi = odds / (1.0 + odds)
-        loss += theta * log1p_r
         B[_LOSS + j] = 1.0 + odds
         B[_GRAD_Q + j] = pi + 2.0 * ridge * pi * pi * (1.0 - pi)
+        return loss + theta * log1p_r
     return loss
+
+
+@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+def _write(source: np.ndarray, target: np.ndarray, add: bool) -> None:
+    if add:
+        for j in range(target.shape[0]):
+            target[j] += source[j]
+    else:
+        for j in range(target.shape[0]):
+            target[j] = source[j]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE)
@@ -232,7 +249,7 @@ def nb_rows(
     n, G = A.shape
     lam = _f(ridge)
     bits, lanes = np.empty(CHUNK, np.int32), np.empty(LANES, np.float64)
-    B = np.zeros(9 * CHUNK, np.float32)
+    B = np.zeros(11 * CHUNK, np.float32)
     loss = 0.0
     for i in range(n):
         k = indptr[i]
@@ -240,22 +257,19 @@ def nb_rows(
             end = min(start + CHUNK, G)
             m = end - start
             q = Q[i, start:end] if inflated else A[i, start:end]
-            _nb_state(A[i, start:end], T[codes[i], start:end], log_size[i], bounds, B, bits)
+            _nb_state(A[i, start:end], T[codes[i], start:end], _f(log_size[i]), bounds, B, bits)
             _all_zeros(q, inflated, lam, B, bits, m)
             if m < CHUNK:
                 B[_LOSS + m : _LOSS + CHUNK] = _f(1.0) if inflated else _f(0.0)
             while k < indptr[i + 1] and indices[k] < end:
                 j = indices[k] - start
-                loss += _one_count(np.float64(data[k]), np.float64(q[j]), inflated, ridge, B, j, table)
+                loss += _one_count(np.float64(data[k]), inflated, ridge, B, j, table)
                 k += 1
             loss += _sum_of_logs(B[_LOSS : _LOSS + CHUNK], lanes) if inflated else _sum(B[_LOSS : _LOSS + CHUNK], lanes)
-            A[i, start:end] = B[_GRAD_A : _GRAD_A + m]
+            _write(B[_GRAD_A : _GRAD_A + m], A[i, start:end], False)
             if inflated:
-                Q[i, start:end] = B[_GRAD_Q : _GRAD_Q + m]
-            if add:
-                grad_T[codes[i], start:end] += B[_GRAD_T : _GRAD_T + m]
-            else:
-                grad_T[codes[i], start:end] = B[_GRAD_T : _GRAD_T + m]
+                _write(B[_GRAD_Q : _GRAD_Q + m], Q[i, start:end], False)
+            _write(B[_GRAD_T : _GRAD_T + m], grad_T[codes[i], start:end], add)
     return loss
 
 
