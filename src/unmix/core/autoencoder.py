@@ -36,7 +36,7 @@ class Options:
     max_epochs: int | None = None
     """None: enough for about 2,000,000 rows, 5 to 200."""
     batch_size: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     patience: int = 3
     validation: float = 0.1
     kl_warmup: int = 10

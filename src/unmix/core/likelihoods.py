@@ -86,7 +86,7 @@ def _ratio(a: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def poisson_zero(a: Tensor) -> Terms:
     """Return log Poisson(0) = -mu and its derivative by a = log mu."""
     minus_mu = -torch.exp(a)
-    return minus_mu, (minus_mu,)
+    return minus_mu, (minus_mu.clone(),)
 
 
 def poisson_count(x: Tensor, a: Tensor) -> Terms:
@@ -204,7 +204,7 @@ def log_prob(x: Tensor, likelihood: str, *params: Tensor) -> Tensor:
     >>> import torch
     >>> mean, dispersion = torch.tensor([0.0]), torch.tensor([13.8])  # a dispersion of 1e6 is Poisson
     >>> log_prob(torch.tensor([0.0, 1.0]), "zinb", mean, dispersion, torch.tensor([-2.2]))
-    tensor([-0.8360, -1.1051])
+    tensor([-0.8418, -1.1051])
     """
     index = x.reshape(-1).nonzero().squeeze(1)
     return log_prob_nonzero(index, x.reshape(-1)[index], x.shape, likelihood, *params)
