@@ -59,9 +59,17 @@ def as_rows(X: Any) -> Any:
     if is_dask(X):
         return X if len(X.chunks[1]) == 1 else X.rechunk({1: -1})
     if sparse.issparse(X):
-        return X if X.format == "csr" else X.tocsr()
+        return _clean(X.tocsr())
     if getattr(X, "format", "csr") != "csr":  # a CSC matrix on disk cannot be read by rows
         return X[:].tocsr()
+    return X
+
+
+def _clean(X: Any) -> Any:
+    """Return a CSR matrix with sorted, unique indices: X itself, or a copy where X is not, so that no pass sorts again."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
     return X
 
 

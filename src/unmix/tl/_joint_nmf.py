@@ -116,9 +116,17 @@ def joint_nmf(
         if batch_key is None:
             msg = "`batch_key` must name the batches of one AnnData; for modalities, give a MuData or a dict."
             raise ValueError(msg)
-        options: dict[str, Any] = {"specificity": specificity, "scale": scale, "tol": tol, "max_iter": max_iter, "layer": layer}
+        options: dict[str, Any] = {"specificity": specificity, "scale": scale, "tol": tol, "max_iter": max_iter}
         return _joint_batches(
-            data, n_components, batch_key=batch_key, key_added=key_added, rng=rng, n_jobs=n_jobs, copy=copy, **options
+            data,
+            n_components,
+            batch_key=batch_key,
+            key_added=key_added,
+            rng=rng,
+            n_jobs=n_jobs,
+            copy=copy,
+            layer=layer,
+            **options,
         )
     parts = modalities_of(data)
     if batch_key is not None:

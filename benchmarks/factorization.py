@@ -1,0 +1,153 @@
+"""Factorisations beside scikit-learn, in one process on one thread.
+
+Run `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/factorization.py [nmf] [real] [kl] [metagenes]`. CPU
+seconds to a level of the loss, medians of three; "real" and "metagenes" need `../shared/data/pbmc3k`.
+"""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from anndata import read_h5ad
+from scipy import sparse
+from sklearn.decomposition import non_negative_factorization
+
+from unmix.core.consensus import combine, replicate
+from unmix.core.factorization import Walk, nmf
+from unmix.core.kl import nmf_kl
+from unmix.core.starts import random_start
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+K = 15
+
+
+def synthetic(n=10_000, m=2_000, density=0.1):
+    rng = np.random.default_rng(0)
+    W = rng.dirichlet(np.full(K, 0.2), n) * rng.lognormal(0, 0.4, (n, 1))
+    rate = W @ (rng.gamma(0.3, 1.0, (K, m)) * rng.gamma(0.6, 1.0, m))
+    low, high = 1e-9, 1e6
+    for _ in range(60):
+        size = np.sqrt(low * high)
+        low, high = (size, high) if (1 - np.exp(-size * rate[:400])).mean() < density else (low, size)
+    return sparse.csr_matrix(rng.poisson(size * rate).astype(np.float32))
+
+
+def lognormal(X):
+    total = np.maximum(np.asarray(X.sum(axis=1)).ravel(), 1)
+    X = sparse.csr_matrix(sparse.diags((np.median(total) / total).astype(np.float32)) @ X)
+    X.data = np.log1p(X.data)
+    return X
+
+
+def pbmc(n_top=2_000):
+    X = sparse.csr_matrix(read_h5ad(next((DATA / "pbmc3k").glob("*.h5ad"))).X, dtype=np.float32)
+    X = lognormal(X)
+    mean = np.asarray(X.mean(axis=0)).ravel()
+    fano = np.where(mean > 0, (np.asarray(X.multiply(X).mean(axis=0)).ravel() - mean**2) / np.maximum(mean, 1e-12), 0)
+    return X[:, np.sort(np.argsort(-fano)[:n_top])]
+
+
+def seconds(run, repeats=3):
+    """CPU seconds, median."""
+    run()
+    found = []
+    for _ in range(repeats):
+        start = time.process_time()
+        run()
+        found.append(time.process_time() - start)
+    return float(np.median(found))
+
+
+def half_squares(X, W, H):
+    G = (W.T @ W).astype(float) * (H @ H.T)
+    return 0.5 * float(X.multiply(X).sum(dtype=float) - 2 * ((X @ H.T) * W).sum(dtype=float) + G.sum())
+
+
+def kl(X, W, H):
+    X = X.tocoo()
+    fitted = np.einsum("pk,pk->p", W[X.row], H.T[X.col]).astype(float)
+    return float((X.data * np.log(X.data / fitted) - X.data).sum() + W.sum(axis=0, dtype=float) @ H.sum(axis=1))
+
+
+def peer(X, start, n, solver="cd", init="custom", **kw):
+    if init == "custom":
+        kw |= {"W": start.W.astype(np.float32), "H": start.H.astype(np.float32)}
+    kw |= {"n_components": K, "init": init, "solver": solver, "tol": 0, "max_iter": n, "random_state": 0}
+    return non_negative_factorization(X, **kw)[:2]
+
+
+def first(levels, target):
+    return next((n for n, loss in levels if loss <= target), None)
+
+
+def compare_frobenius(name, X):
+    """CPU seconds to within 0.1% of the best error over five starts."""
+    starts = [random_start(*X.shape, K, X.mean(), np.random.default_rng(s)) for s in range(5)]
+    fits = [nmf(X, K, start=s, walk=Walk(tol=0, max_iter=200)) for s in starts]
+    best = min(f.loss[-1] for f in fits) * 1.001**2
+    own = [int(np.argmax(f.loss <= best)) + 1 if f.loss[-1] <= best else None for f in fits]
+    pick = min((n, i) for i, n in enumerate(own) if n)[1]
+    start, n_own = starts[pick], own[pick]
+    ours = seconds(lambda: nmf(X, K, start=start, walk=Walk(tol=0, max_iter=n_own)))
+    reached = sum(bool(n) for n in own)
+    print(f"{name}: ours {n_own} iterations, {ours:.3f} s (random start; reached from {reached} of 5)")
+    for init in ("custom", "nndsvd"):
+        tried = (5, 8, 10, 12, 15, 20, 30, 50, 100, 150, 200, 300)
+        n = first(((n, half_squares(X, *peer(X, start, n, init=init))) for n in tried), best)
+        if n is None:
+            print(f"{name}: scikit-learn cd, {init} start: not reached in 300 iterations")
+            continue
+        theirs = seconds(lambda n=n, init=init: peer(X, start, n, init=init))
+        print(f"{name}: scikit-learn cd, {init} start: {n} iterations, {theirs:.3f} s, ratio {theirs / ours:.1f}")
+
+
+def compare_kl(X, n=50):
+    start = random_start(*X.shape, K, X.mean(), np.random.default_rng(0))
+    t = time.process_time()
+    W, H = peer(X, start, n, solver="mu", beta_loss="kullback-leibler")
+    theirs = time.process_time() - t
+    level = kl(X, W, H)
+    trace = nmf_kl(X, K, start=start, walk=Walk(tol=0, max_iter=n)).loss
+    reached = int(np.argmax(trace <= level)) + 1
+    ours = seconds(lambda: nmf_kl(X, K, start=start, walk=Walk(tol=0, max_iter=reached)))
+    print(f"KL: scikit-learn mu {n} iterations {theirs:.2f} s; ours {reached}, {ours:.3f} s; ratio {theirs / ours:.1f}")
+
+
+def compare_metagenes(X, k=10, n_runs=10):
+    """Time the replicates, which cNMF makes with scikit-learn in double precision (cd, tol 1e-4)."""
+    sd = np.sqrt(np.asarray(X.multiply(X).mean(axis=0)).ravel() - np.asarray(X.mean(axis=0)).ravel() ** 2)
+    X = sparse.csr_matrix(X @ sparse.diags(1 / np.maximum(sd, 1e-12)), dtype=np.float32)
+    ours = seconds(lambda: replicate(X, k, n_runs=n_runs), repeats=1)
+    t, spectra = time.process_time(), []
+    for seed in range(n_runs):
+        options = {"init": "random", "tol": 1e-4, "max_iter": 1000, "random_state": seed}
+        spectra.append(non_negative_factorization(X.astype(np.float64), n_components=k, **options)[1])
+    theirs = time.process_time() - t
+    runs = replicate(X, k, n_runs=n_runs)
+    spectra = np.vstack(spectra)
+    other = type(runs)(spectra / np.linalg.norm(spectra, axis=1, keepdims=True), runs.labels, 0.0)
+    a, b = (combine(r, k, max_distance=2.0).spectra for r in (runs, other))
+    a, b = (s / np.linalg.norm(s, axis=1, keepdims=True) for s in (a, b))
+    cosine = (a @ b.T).max(axis=1)
+    print(f"metagenes, {n_runs} runs of {k}: ours {ours:.2f} s, as cNMF {theirs:.2f} s, ratio {theirs / ours:.1f}; "
+          f"matched cosine median {np.median(cosine):.3f}, least {cosine.min():.3f}")  # fmt: skip
+
+
+def main():
+    warnings.simplefilter("ignore")
+    wanted = sys.argv[1:] or ["nmf", "real", "kl", "metagenes"]
+    counts = synthetic() if {"nmf", "kl"} & set(wanted) else None
+    if "nmf" in wanted:
+        compare_frobenius("synthetic 10,000 x 2,000", lognormal(counts))
+    if "real" in wanted:
+        compare_frobenius("pbmc3k, 2,000 genes", pbmc())
+    if "kl" in wanted:
+        compare_kl(counts)
+    if "metagenes" in wanted:
+        compare_metagenes(pbmc())
+
+
+if __name__ == "__main__":
+    main()
