@@ -80,6 +80,24 @@ def _deconvolve(method: str, **more: Any) -> Case:
     )
 
 
+def neighbours() -> sparse.csr_matrix:
+    """Return a chain of the forty spots."""
+    return sparse.csr_matrix(sparse.diags_array([np.ones(39), np.ones(39)], offsets=[-1, 1]))
+
+
+def batches() -> AnnData:
+    """Return the forty spots in two batches."""
+    spots = counts()
+    spots.obs["batch"] = pd.Categorical(np.repeat(["one", "two"], 20))
+    return spots
+
+
+def _factorize(method: str, **more: Any) -> Case:
+    slots = {f"obsm['X_{method}']", f"varm['{method}']", f"uns['{method}']"}
+    slots |= {f"layers['{method}_completed']"} if "complete" in more else set()
+    return Case(um.tl.factorize, counts, lambda: {"n_components": 3, "method": method, **more}, slots)
+
+
 TOOLS = {
     "signatures": Case(
         um.pp.signatures,
@@ -99,4 +117,19 @@ TOOLS = {
     "deconvolve-simplex": _deconvolve("simplex"),
     "deconvolve-nusvr": _deconvolve("nusvr", degenerate="poisson"),
     "deconvolve-nusvr_simplex": _deconvolve("nusvr_simplex"),
+    "factorize-nmf": _factorize("nmf"),
+    "factorize-kl": _factorize("nmf", loss="kl", complete=True),
+    "factorize-smooth": _factorize("nmf", graph=neighbours()),
+    "metagenes": Case(
+        um.tl.metagenes,
+        counts,
+        lambda: {"n_components": 3, "n_runs": 4, "max_distance": 2.0},
+        {"obsm['X_metagenes']", "varm['metagenes']", "varm['metagenes_score']", "uns['metagenes']"},
+    ),
+    "joint_nmf": Case(
+        um.tl.joint_nmf,
+        batches,
+        lambda: {"n_components": 3, "batch_key": "batch", "tol": 1e-4},
+        {"obsm['X_joint_nmf']", "varm['joint_nmf']", "varm['joint_nmf_specific']", "uns['joint_nmf']"},
+    ),
 }

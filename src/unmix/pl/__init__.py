@@ -8,6 +8,7 @@ from unmix.pl._archetypes import (
     archetypes,
     signature_matching,
 )
+from unmix.pl._factorization import loadings, rank_selection
 from unmix.pl._proportions import proportions
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "archetype_simplex",
     "archetype_tree",
     "archetypes",
+    "loadings",
     "proportions",
+    "rank_selection",
     "signature_matching",
 ]

@@ -1,0 +1,135 @@
+"""Pictures of factors: leading genes, choice of rank, stability, loss."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata.stored import stored_entry
+from unmix.get._loadings import TOOLS
+from unmix.get._loadings import loadings as get_loadings
+from unmix.pl._canvas import COLOURS, finish, grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def loadings(
+    adata: AnnData,
+    *,
+    key: str = "nmf",
+    n_top: int = 10,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> "list[Axes]":
+    """Draw the leading genes of every component, by score where the tool stores one.
+
+    Parameters
+    ----------
+    adata
+        Object that :func:`unmix.tl.factorize`, :func:`unmix.tl.metagenes` or :func:`unmix.tl.joint_nmf` has written to.
+    key
+        The tool's `key_added`.
+    n_top
+        Number of genes per component.
+    show
+        Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes, one per component.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, reference = um.datasets.pbmc_spots()
+    >>> um.tl.factorize(reference, 3)
+    >>> len(um.pl.loadings(reference, show=False))
+    3
+    """
+    table = get_loadings(adata, key=key, n_top=n_top)
+    names = list(dict.fromkeys(table["component"]))
+    _, axes = grid(len(names), size=2.4, aspect=max(n_top / 10, 0.6))
+    for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        part = table[table["component"] == name]
+        ax.barh(np.arange(len(part)), part["loading"], color=COLOURS[i % len(COLOURS)])
+        ax.set_yticks(np.arange(len(part)), part["gene"], fontsize=7)
+        ax.invert_yaxis()
+        ax.set_title(f"{key} {name}", fontsize=9)
+        ax.set_xlabel("loading", fontsize=8)
+    finish(axes, show=show, save=save)
+    return axes
+
+
+def rank_selection(
+    adata: AnnData, *, key: str = "metagenes", show: bool | None = None, save: str | Path | None = None
+) -> "list[Axes]":
+    """Draw what speaks for each number of components: held-out loss, stability, consensus, error.
+
+    Parameters
+    ----------
+    adata
+        What :func:`unmix.tl.metagenes`, or :func:`unmix.tl.factorize` with `n_components="auto"`, has written to.
+    key
+        The tool's `key_added`.
+    show
+        Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes, one per criterion.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    ValueError
+        If only one number of components was fitted, without a choice.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, reference = um.datasets.pbmc_spots()
+    >>> um.tl.factorize(reference[:100], "auto", ranks=[1, 2], key_added="a", copy=True) is None
+    False
+    """
+    entry = stored_entry(adata, key, *TOOLS)
+    chosen = np.asarray(adata.varm[key]).shape[1]
+    curves = _curves(entry)
+    if not curves:
+        msg = f"{key!r} holds one number of components and no curve; give a range or n_components='auto' to the tool."
+        raise ValueError(msg)
+    _, axes = grid(len(curves), columns=2)
+    for ax, (name, (ranks, values, spread)) in zip(axes, curves.items(), strict=True):
+        ax.errorbar(ranks, values, yerr=spread, marker="o", markersize=3, color=COLOURS[0], capsize=2)
+        ax.axvline(chosen, color="0.6", linestyle=":", zorder=0)
+        ax.set_xlabel("number of components", fontsize=8)
+        ax.set_ylabel(name, fontsize=8)
+    finish(axes, show=show, save=save)
+    return axes
+
+
+def _curves(entry: dict) -> "dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]]":
+    """Return ranks, values and standard errors of every criterion that is stored."""
+    found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
+    selection = entry.get("selection", entry)
+    if "held_out" in selection:
+        losses = np.asarray(selection["held_out"])
+        error = losses.std(axis=1) / np.sqrt(losses.shape[1])
+        found["mean loss of held-out entries"] = np.asarray(selection["ranks"]), losses.mean(axis=1), error
+    table = entry.get("stability")
+    if isinstance(table, pd.DataFrame) and len(table) > 1:
+        for column in ("silhouette", "cophenetic", "dispersion", "error"):
+            found[column] = table["n_components"].to_numpy(), table[column].to_numpy(), None
+    return found
