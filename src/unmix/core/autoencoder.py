@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +96,7 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def build(design: Design, weights: dict[str, np.ndarray], options: Options = Options()) -> Network:  # noqa: B008
+def build(design: Design, weights: dict[str, np.ndarray], options: Options = Options()) -> Network:
     """Return a network with the given weights on the device asked for."""
     device = options.device
     if device == "auto":
@@ -137,7 +136,7 @@ def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
 def fit(
     rows: Rows,
     design: Design,
-    options: Options = Options(),  # noqa: B008
+    options: Options = Options(),
     *,
     seed: int = 0,
     n_jobs: int = 1,

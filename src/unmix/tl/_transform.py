@@ -11,10 +11,12 @@ from unmix._adata.write import Slots
 from unmix._settings import settings
 
 TRANSFORMS = {
+    "autoencoder": "unmix.tl._autoencoder:project_autoencoder",
     "factorize": "unmix.tl._project:project_factors",
     "joint_nmf": "unmix.tl._joint_nmf:project_joint",
     "metagenes": "unmix.tl._metagenes:project_metagenes",
     "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
+    "zinb_ae": "unmix.tl._autoencoder:project_autoencoder",
 }
 """Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts)."""
 

@@ -1,0 +1,115 @@
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+import unmix as um
+
+
+def planted(n=400, g=120, seed=0):
+    """Counts of four groups of cells, with an empty cell and a silent gene."""
+    rng = np.random.default_rng(seed)
+    profiles = rng.gamma(0.4, 1.0, (4, g)) + 0.02
+    group = rng.integers(4, size=n)
+    mu = profiles[group] * rng.lognormal(0, 0.3, (n, 1)) * 3
+    X = rng.poisson(rng.gamma(2.0, mu / 2.0)).astype(np.float32)
+    X[3], X[:, 5] = 0, 0
+    adata = AnnData(sparse.csr_matrix(X))
+    adata.obs["group"] = [f"g{k}" for k in group]
+    return adata
+
+
+ARGUMENTS = {"n_latent": 4, "likelihood": "nb", "max_epochs": 4}
+
+
+def latent(adata, **changes):
+    return um.tl.autoencoder(adata, **{**ARGUMENTS, **changes}, copy=True).obsm["X_ae"]
+
+
+def test_same_bits_for_any_number_of_threads_and_storage(tmp_path):
+    adata = planted()
+    wanted = latent(adata, n_jobs=1)
+    np.testing.assert_array_equal(latent(adata, n_jobs=2), wanted)
+    dense = adata.copy()
+    dense.X = dense.X.toarray()
+    np.testing.assert_array_equal(latent(dense), wanted)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    np.testing.assert_array_equal(latent(backed), wanted)
+    backed.file.close()
+
+
+def test_silent_genes_and_empty_cells_are_handled_and_reported():
+    adata = planted()
+    threads = torch.get_num_threads()
+    um.tl.zinb_ae(adata, 4, dispersion="gene", max_epochs=2, denoise=True)
+    assert torch.get_num_threads() == threads
+    empty = np.isnan(adata.obsm["X_zinb_ae"]).all(1)
+    assert empty[3]
+    assert empty.sum() == adata.uns["zinb_ae"]["n_empty"] == 1
+    assert np.isnan(adata.var["zinb_ae_dispersion"].iloc[5])
+    assert np.isfinite(np.delete(adata.layers["zinb_ae_denoised"], 3, axis=0)).all()
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_held_out_loss_falls_and_the_best_epoch_is_kept(kind):
+    adata = planted()
+    um.tl.autoencoder(adata, 4, kind=kind, likelihood="nb", max_epochs=12)
+    history = adata.uns[kind]["history"]["validation"]
+    assert history.min() < history[0]
+    assert adata.uns[kind]["best_epoch"] == history.argmin() + 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"likelihood": "poisson"},
+        {"likelihood": "gaussian"},
+        {"likelihood": "zinb", "dropout": "elementwise"},
+        {"dispersion": "gene-cell"},
+        {"dispersion": "gene-batch", "batch_key": "group"},
+        {"dispersion": "shared"},
+        {"likelihood": "auto"},
+    ],
+)
+def test_transform_of_the_training_cells_equals_the_fit_after_a_round_trip(options, tmp_path):
+    adata = planted()
+    um.tl.autoencoder(adata, **{**ARGUMENTS, **options, "max_epochs": 2})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    stored, new = ad.read_h5ad(tmp_path / "a.h5ad"), planted()
+    um.tl.transform(new, stored, key="ae")
+    np.testing.assert_allclose(new.obsm["X_ae"], adata.obsm["X_ae"], rtol=1e-5, atol=1e-6)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(monkeypatch):
+    from unmix.core.autoencoder import Trainer
+
+    wanted = latent(planted(), max_epochs=4)
+    epoch = Trainer._epoch
+
+    def interrupted(self, state):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        epoch(self, state)
+
+    adata = planted()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            um.tl.autoencoder(adata, **ARGUMENTS)
+        assert not adata.uns
+        um.tl.autoencoder(adata, **ARGUMENTS, on_interrupt="keep")
+    assert not adata.uns["ae"]["finished"]
+    um.tl.autoencoder(adata, **ARGUMENTS, resume=True)
+    np.testing.assert_array_equal(adata.obsm["X_ae"], wanted)
+
+
+def test_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="`kind` must be one of"):
+        um.tl.autoencoder(planted(), kind="gan")
+    with pytest.raises(ValueError, match="at least 10 observations"):
+        um.tl.autoencoder(planted(n=5), likelihood="nb")
+    with pytest.raises(KeyError, match="no interrupted training"):
+        um.tl.autoencoder(planted(), resume=True, likelihood="nb")
