@@ -99,20 +99,6 @@ def _factorize(method: str, **more: Any) -> Case:
 
 
 TOOLS = {
-    "autoencoder": Case(
-        um.tl.autoencoder,
-        counts,
-        lambda: {"n_latent": 3, "likelihood": "nb", "max_epochs": 1},
-        {"obsm['X_ae']", "obs['ae_nll']", "var['ae_dispersion']", "uns['ae']"},
-        tolerance=1e-5,
-    ),
-    "zinb_ae": Case(
-        um.tl.zinb_ae,
-        counts,
-        lambda: {"n_latent": 3, "max_epochs": 1},
-        {"obsm['X_zinb_ae']", "obs['zinb_ae_nll']", "uns['zinb_ae']"},
-        tolerance=1e-5,
-    ),
     "signatures": Case(
         um.pp.signatures,
         cells,
@@ -145,5 +131,18 @@ TOOLS = {
         batches,
         lambda: {"n_components": 3, "batch_key": "batch", "tol": 1e-4},
         {"obsm['X_joint_nmf']", "varm['joint_nmf']", "varm['joint_nmf_specific']", "uns['joint_nmf']"},
+    ),
+    "starfysh_archetypes": Case(
+        um.tl.starfysh_archetypes,
+        counts,
+        lambda: {"n_archetypes": 3, "resolution": None, "signatures": profiles()},
+        {
+            "obsm['archetypes']",
+            "obsm['archetypes_proportions']",
+            "varm['archetypes']",
+            "obs['archetypes']",
+            "obs['archetypes_anchor']",
+            "uns['archetypes']",
+        },
     ),
 }

@@ -62,9 +62,9 @@ def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds
 def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Return the activity of every set in every row of linear expression: 0 at its background, 1 on average.
 
-    Genes are divided by the root of their mean, which makes Poisson noise equal, and those of several sets count less by
-    the square of their number. The background of a set is its lowest mean among communities (`member`, n_obs x K): where
-    another archetype rules, the type is least there.
+    Genes are divided by the root of their mean, which makes Poisson noise equal, and those of several sets count less
+    by the square of their number. The background of a set is its lowest mean among communities (`member`, n_obs x K):
+    where another archetype rules, the type is least there.
     """
     mean = np.asarray(Y.mean(axis=0)).ravel()
     shared = np.maximum((sets > 0).sum(axis=1), 1)
@@ -79,7 +79,7 @@ def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) ->
 
 
 def refit_proportions(Y: sparse.csr_array, sets: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return shares after one round of least squares: profiles S >= 0 of the sets' genes from shares, shares from S.
+    """Return shares after one round of least squares: profiles S >= 0 from shares, then shares from S.
 
     Genes are divided by the root of their mean.
     """

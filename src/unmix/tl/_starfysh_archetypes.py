@@ -216,7 +216,7 @@ def _check_options(
         if value != "auto" and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low):
             msg = f"`{name}` must be 'auto' or an integer >= {low}, got {value!r}."
             raise ValueError(msg)
-    if n_archetypes != "auto" and n_archetypes > adata.n_obs:
+    if n_archetypes != "auto" and 0 < adata.n_obs < n_archetypes:
         msg = f"`n_archetypes` is {n_archetypes}, but there are only {adata.n_obs} observations."
         raise ValueError(msg)
     for name, number in (("share", share), ("smooth", smooth)):
