@@ -1,0 +1,173 @@
+"""`unmix factorize`, `metagenes`, `joint-nmf`: from a file to an AnnData with factors and a table of loadings."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from unmix.cli._files import check_outputs, read_data, replacing, write_table
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def factorize(
+    data: Path,
+    *,
+    n_components: int | Literal["auto"],
+    out: Path,
+    loadings: Path | None = None,
+    method: Literal["nmf", "als", "svd"] = "nmf",
+    loss: Literal["frobenius", "kl"] = "frobenius",
+    layer: str | None = None,
+    key_added: str | None = None,
+    rng: int = 0,
+    n_jobs: int | None = None,
+    force: bool = False,
+) -> None:
+    """Factorise a matrix into usages and loadings.
+
+    Parameters
+    ----------
+    data
+        Cells, spots or samples: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+    n_components
+        Number of components, or "auto": the rank that best predicts held-out entries.
+    out
+        AnnData with the results to write (.h5ad).
+    loadings
+        Table of genes x components to write: .csv, .tsv or .parquet.
+    method
+        Non-negative, least squares, or singular values.
+    loss
+        Squared error, or the likelihood of counts.
+    layer
+        Layer with the matrix.
+    key_added
+        Name of the results.
+    rng
+        Seed.
+    n_jobs
+        Threads.
+    force
+        Replace files that exist.
+    """
+    check_outputs([out, loadings], force=force)
+    adata = read_data(data)
+    from unmix import tl
+
+    options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
+    tl.factorize(adata, n_components, method=method, loss=loss, **options)
+    _write(adata, key_added or method, out, loadings)
+
+
+def metagenes(
+    data: Path,
+    *,
+    n_components: tuple[int, ...],
+    out: Path,
+    loadings: Path | None = None,
+    n_runs: int = 100,
+    n_top_genes: int = 2000,
+    layer: str | None = None,
+    key_added: str = "metagenes",
+    rng: int = 0,
+    n_jobs: int | None = None,
+    force: bool = False,
+) -> None:
+    """Gene programs that recur over many factorisations.
+
+    Parameters
+    ----------
+    data
+        Cells or spots with counts: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+    n_components
+        Number of programs; given more than once, the most stable is taken.
+    out
+        AnnData with the results to write (.h5ad).
+    loadings
+        Table of genes x programs (transcripts per million) to write: .csv, .tsv or .parquet.
+    n_runs
+        Random starts per number of programs.
+    n_top_genes
+        Genes to factorise.
+    layer
+        Layer with the counts.
+    key_added
+        Name of the results.
+    rng
+        Seed.
+    n_jobs
+        Threads.
+    force
+        Replace files that exist.
+    """
+    check_outputs([out, loadings], force=force)
+    adata = read_data(data)
+    from unmix import tl
+
+    options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
+    tl.metagenes(adata, list(n_components), n_runs=n_runs, n_top_genes=n_top_genes, **options)
+    _write(adata, key_added, out, loadings)
+
+
+def joint_nmf(
+    data: Path,
+    *,
+    n_components: int,
+    batch_key: str,
+    out: Path,
+    loadings: Path | None = None,
+    specificity: float = 5.0,
+    layer: str | None = None,
+    key_added: str = "joint_nmf",
+    rng: int = 0,
+    n_jobs: int | None = None,
+    force: bool = False,
+) -> None:
+    """Factors that batches share, beside a part of each batch's own.
+
+    Parameters
+    ----------
+    data
+        Cells: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+    n_components
+        Number of factors.
+    batch_key
+        Column of the observations with the batch.
+    out
+        AnnData with the results to write (.h5ad).
+    loadings
+        Table of genes x shared factors to write: .csv, .tsv or .parquet.
+    specificity
+        Price of a batch's own part.
+    layer
+        Layer with the matrix.
+    key_added
+        Name of the results.
+    rng
+        Seed.
+    n_jobs
+        Threads.
+    force
+        Replace files that exist.
+    """
+    check_outputs([out, loadings], force=force)
+    adata = read_data(data)
+    from unmix import tl
+
+    options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
+    tl.joint_nmf(adata, n_components, batch_key=batch_key, specificity=specificity, **options)
+    _write(adata, key_added, out, loadings)
+
+
+def _write(adata: "AnnData", key: str, out: Path, loadings: Path | None) -> None:
+    """Write the AnnData and the table, and say so."""
+    from unmix import get
+
+    with replacing(out) as temporary:
+        adata.write_h5ad(temporary)
+    written = [out]
+    if loadings is not None:
+        write_table(get.loadings(adata, key=key), loadings)
+        written.append(loadings)
+    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")
