@@ -44,7 +44,7 @@ def grid_cases(seeds: int) -> Iterator[Case]:
             options = dict(switches)
             if isinstance(options.get("cells_per_type"), dict):
                 names = [f"type_{k}" for k in range(8)]
-                options["cells_per_type"] = {n: 50 for n in names} | options["cells_per_type"]
+                options["cells_per_type"] = dict.fromkeys(names, 50) | options["cells_per_type"]
             spots, reference = um.datasets.simulate_spots(150, 500, 8, rng=seed, **options)
             yield f"{name} ({seed})", spots, reference, spots.obsm["truth_proportions"]
 
@@ -130,8 +130,8 @@ def measure(case: Case) -> list[dict]:
         found = out.obsm["deconvolve"]
         row = {"case": name, "method": method, "cpu": seconds} | scores(found, truth)
         if "deconvolve_se" in out.obsm:
-            covered = um.metrics.coverage(found, out.obsm["deconvolve_se"], truth[found.columns.intersection(truth.columns)])
-            row["coverage"] = float(np.nanmean(covered))
+            shared = truth[found.columns.intersection(truth.columns)]
+            row["coverage"] = float(np.nanmean(um.metrics.coverage(found, out.obsm["deconvolve_se"], shared)))
         rows.append(row)
     for method, call in ({} if isinstance(reference, pd.DataFrame) else peers()).items():
         began = time.process_time()
@@ -141,13 +141,14 @@ def measure(case: Case) -> list[dict]:
 
 
 def scores(found: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
-    found = found.set_axis([str(c).replace("/", "_") for c in found.columns], axis=1).reindex(columns=truth.columns, fill_value=0.0)
+    found = found.set_axis([str(c).replace("/", "_") for c in found.columns], axis=1)
+    found = found.reindex(columns=truth.columns, fill_value=0.0)
     keep = um.metrics.evaluate(found, truth)
     return {k: float(keep[k]) for k in ("rmse", "jsd", "pearson_per_type", "aupr")}
 
 
-def regret(table: pd.DataFrame) -> pd.Series:
-    """Geometric mean over the cases of RMSE over the best other method's RMSE, the value left-one-case-out beside it."""
+def regret(table: pd.DataFrame) -> pd.DataFrame:
+    """Geometric mean over the cases of RMSE over that of the best other method, and leaving one case out."""
     rmse = table.pivot(index="case", columns="method", values="rmse")
     best_other = pd.DataFrame({m: rmse.drop(columns=m).min(axis=1) for m in rmse})
     logs = np.log(rmse / best_other)

@@ -1,6 +1,7 @@
 """Cell-type proportions of spots and bulk samples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from anndata import AnnData
 from scipy.stats import norm
 
 from unmix._adata import keys
-from unmix._adata.read import check_expression, read_matrix, summarise_rows
+from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
 from unmix._adata.signatures import Alignment, Signature, align, check_collinear, read_signature, table_of
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
@@ -18,6 +19,7 @@ from unmix.core.cibersort import Absolute
 from unmix.core.countmodel import CountModelResult, share_errors, worst_genes
 from unmix.core.deconvolution import METHODS, STATUS, Deconvolution, Method, Options, fit_null, significance
 from unmix.core.deconvolution import fit as fit_weights
+from unmix.core.scatter import add_scatter, cell_scatter
 
 
 @tool
@@ -36,6 +38,7 @@ def deconvolve(
     quantile_normalize: bool = False,
     degenerate: Literal["nan", "poisson"] = "nan",
     as_rna: bool = False,
+    cells_per_spot: float = 8.0,
     n_perms: int = 0,
     key_added: str = "deconvolve",
     rng: int | np.random.Generator | None = 0,
@@ -85,6 +88,9 @@ def deconvolve(
         `"nan"` reports it, `"poisson"` fits it by likelihood.
     as_rna
         Whether to store shares of RNA instead of shares of cells.
+    cells_per_spot
+        For `"auto"`: about how many cells an observation holds. Only the standard errors depend on it: the fewer cells,
+        the more their own differences from their types' means count. `inf` leaves that out (bulk).
     n_perms
         Permutations for a p-value per spot; 0 for none.
     key_added
@@ -104,8 +110,8 @@ def deconvolve(
         Proportions; rows sum to 1 (not where `absolute` asks for scores), NaN where a spot could not be fitted. `/` in a
         type's name is stored as `_`; :func:`unmix.get.proportions` gives the original names.
     `obsm[key_added + "_se"]` : DataFrame, n_obs x types
-        With `"auto"`: standard errors of the proportions, from counting, the sampling of the reference and the platform
-        factors; not from how much the few cells of a spot differ from their types' means.
+        With `"auto"`: standard errors of the proportions, from counting, the sampling of the reference, the platform
+        factors and, where the reference is made of cells, the scatter of `cells_per_spot` cells about their types' means.
     `obsm[key_added + "_detection"]` : DataFrame, n_obs x types
         With `"auto"`: how probable a type's presence is, `Phi(proportion / se)`; 0 where the proportion is 0.
     `obs[key_added + "_unexplained"]` : float
@@ -154,6 +160,9 @@ def deconvolve(
     """
     threads = settings.threads(n_jobs)
     check_options(method, genes, gene_weights, absolute, quantile_normalize, degenerate, n_perms)
+    if not cells_per_spot > 0:
+        msg = f"`cells_per_spot` must be positive (inf for bulk), got {cells_per_spot!r}."
+        raise ValueError(msg)
     matrix = read_matrix(adata, layer)
     signature = read_signature(
         reference,
@@ -176,8 +185,31 @@ def deconvolve(
         refit_degenerate=degenerate == "poisson",
     )
     found = fit_weights(matrix.X, S, columns, method, options, n_jobs=threads)
+    if found.counted is not None and isinstance(reference, AnnData) and np.isfinite(cells_per_spot):
+        found = with_scatter(found, aligned.signature, reference, str(groupby), reference_layer, cells_per_spot, threads)
     null = fit_null(matrix.X, S, columns, method, options, n_perms, rng) if n_perms else None
     return result_slots(adata, aligned, found, null, key_added, as_rna=as_rna, scores=bool(absolute))
+
+
+def with_scatter(
+    found: Deconvolution,
+    signature: Signature,
+    reference: AnnData,
+    groupby: str,
+    layer: str | None,
+    cells_per_spot: float,
+    n_jobs: int,
+) -> Deconvolution:
+    """Add the scatter of the reference's cells about their types' means to the errors of the count model."""
+    if found.counted is None:
+        return found
+    matrix, labels = read_matrix(reference, layer), read_labels(reference, groupby)
+    codes = pd.Index(signature.names).get_indexer([str(name) for name in labels.categories])
+    codes = np.where(labels.codes >= 0, codes[labels.codes], -1)
+    columns = matrix.var_names.get_indexer(signature.genes[found.counted.model.genes])
+    b, Omega = cell_scatter(matrix.X, codes, columns, found.counted.model, n_jobs=n_jobs)
+    covariance = add_scatter(found.counted, b, Omega, cells_per_spot)
+    return replace(found, counted=replace(found.counted, covariance=covariance))
 
 
 def check_options(

@@ -1,0 +1,65 @@
+import numpy as np
+
+from unmix.core.countmodel import fit_count_model, share_errors
+from unmix.core.scatter import add_scatter, cell_scatter
+
+
+def cells_of(rng, S, n, state_sd, depth=3000.0):
+    """Cells whose profile is their type's, moved along one program of genes of their own size."""
+    K, G = S.shape[1], S.shape[0]
+    labels = np.repeat(np.arange(K), n)
+    program = rng.normal(size=G)
+    state = np.exp(state_sd * rng.normal(size=(len(labels), 1)) * program[None])
+    profile = S.T[labels] * state
+    return rng.poisson(depth * profile / profile.sum(axis=1, keepdims=True)).astype(float), labels
+
+
+def pools(rng, cells, labels, n_spots, n_cells):
+    Y, F = np.zeros((n_spots, cells.shape[1])), np.zeros((n_spots, labels.max() + 1))
+    for i in range(n_spots):
+        own = rng.choice(len(labels), n_cells)
+        Y[i] = rng.binomial(cells[own].sum(axis=0).astype(int), 0.2)
+        F[i] = np.bincount(labels[own], minlength=F.shape[1]) / n_cells
+    return Y, F
+
+
+def case(state_sd, n_cells=6):
+    rng = np.random.default_rng(0)
+    S = rng.gamma(0.4, 1.0, (300, 4)) + 0.02
+    cells, labels = cells_of(rng, S / S.sum(axis=0), 120, state_sd)
+    first = np.arange(len(labels)) % 2 == 0
+    share = cells[first] / cells[first].sum(axis=1, keepdims=True)
+    profiles = np.stack([share[labels[first] == k].mean(axis=0) for k in range(4)], axis=1)
+    Y, F = pools(rng, cells[~first], labels[~first], 200, n_cells)
+    fit = fit_count_model(Y, profiles, np.zeros_like(profiles), platform=False)
+    b, Omega = cell_scatter(cells[first], labels[first], fit.model.genes, fit.model)
+    return fit, b, Omega, F
+
+
+def covered(fit, covariance, F):
+    P = fit.weights / fit.weights.sum(axis=1, keepdims=True)
+    inside = np.abs(P - F) <= 1.645 * share_errors(fit.weights, covariance)
+    return inside[P > 0].mean()
+
+
+def test_intervals_cover_pools_of_few_different_cells():
+    fit, b, Omega, F = case(state_sd=1.0)
+    assert covered(fit, fit.covariance, F) < 0.8
+    assert 0.85 <= covered(fit, add_scatter(fit, b, Omega, 6.0), F) <= 0.97
+
+
+def test_a_cell_weighs_what_its_depth_says():
+    fit, b, _, _ = case(state_sd=0.0)
+    np.testing.assert_allclose(b, 3000.0, rtol=0.05)
+
+
+def test_cells_that_are_all_alike_scatter_only_in_depth():
+    _, b, Omega, _ = case(state_sd=0.0)
+    spread = np.sqrt(np.einsum("kaa->ka", Omega).max(axis=1))
+    assert (spread < 0.05 * b).all()
+
+
+def test_the_scatter_falls_as_the_number_of_cells():
+    fit, b, Omega, _ = case(state_sd=1.0)
+    one, ten = (add_scatter(fit, b, Omega, n) - fit.covariance for n in (1.0, 10.0))
+    np.testing.assert_allclose(one, 10 * ten, rtol=1e-6, atol=1e-6 * np.abs(one).max())
