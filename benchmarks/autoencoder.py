@@ -43,7 +43,9 @@ def main() -> None:
     n = X.shape[0]
     rows = Rows(X, np.asarray(X.sum(1)).ravel().astype(float), np.zeros(n, np.int64), np.zeros((n, 0), np.float32))
     print(f"{n} x {options.genes}, density {X.nnz / n / options.genes:.3f}, device {options.device}")
-    print(f"{'likelihood':<12}{'dispersion':<12}{'cpu s/epoch':>12}{'wall s/epoch':>13}{'best epoch':>11}{'gap, nats/cell':>16}")
+    print(
+        f"{'likelihood':<12}{'dispersion':<12}{'cpu/epoch':>12}{'wall/epoch':>13}{'best epoch':>11}{'gap, nats/cell':>16}"
+    )
     for likelihood, dispersion in (("zinb", "gene"), ("zinb", "gene-cell"), ("nb", "gene")):
         cpu, wall = [], []
         fitted = fit(
@@ -58,7 +60,9 @@ def main() -> None:
         oracle = -log_prob(torch.tensor(X[v].toarray()).double(), "zinb", *params).sum().item() / len(v)
         seconds = [float(np.median(np.diff(t))) if len(t) > 1 else np.nan for t in (cpu, wall)]
         gap = fitted.state.best_loss - oracle
-        print(f"{likelihood:<12}{dispersion:<12}{seconds[0]:12.3f}{seconds[1]:13.3f}{fitted.state.best_epoch:11}{gap:16.2f}")
+        print(
+            f"{likelihood:<12}{dispersion:<12}{seconds[0]:12.3f}{seconds[1]:13.3f}{fitted.state.best_epoch:11}{gap:16.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def exact(x, a, t, q):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_zinb_is_exact_over_the_whole_range(dtype, tolerance):
-    mu, theta, x, pi = (np.array(v, float) for v in zip(*itertools.product(MEANS, DISPERSIONS, COUNTS, DROPOUTS), strict=True))
+    mu, theta, x, pi = (
+        np.array(v, float) for v in zip(*itertools.product(MEANS, DISPERSIONS, COUNTS, DROPOUTS), strict=True)
+    )
     with np.errstate(divide="ignore"):
         logits = np.log(pi) - np.log1p(-pi)
     params = [torch.tensor(v, dtype=dtype) for v in (np.log(mu), np.log(theta), logits)]
@@ -108,7 +110,9 @@ def test_rising_terms_are_the_sums_they_stand_for(x, theta):
 def test_fused_pass_equals_the_likelihood(inflated, per_cell):
     rng = np.random.default_rng(0)
     n, G = 20, 1100  # more than one chunk of genes
-    X = sparse.random_array((n, G), density=0.1, format="csr", rng=rng, data_sampler=lambda size: rng.geometric(0.4, size))
+    X = sparse.random_array(
+        (n, G), density=0.1, format="csr", rng=rng, data_sampler=lambda size: rng.geometric(0.4, size)
+    )
     X.sort_indices()
     X.data[:3] = 3000, 40, 33
     A, Q = (rng.normal(-1, 1.5, (n, G)).astype(np.float32) for _ in range(2))
@@ -168,7 +172,9 @@ def test_linear_model_reaches_the_coefficients_of_r(shared_data):
     x, D, nb, zinb = golden(shared_data)
     for wanted in (nb, zinb):
         w = torch.zeros_like(wanted, requires_grad=True)
-        optimiser = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+        optimiser = torch.optim.LBFGS(
+            [w], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        )
 
         def closure(w=w, optimiser=optimiser):
             optimiser.zero_grad()

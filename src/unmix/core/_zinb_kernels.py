@@ -1,8 +1,8 @@
 """One pass over the rows of a batch on the processor: negative binomial loss, its gradient written over the logits.
 
 The same formulas as :mod:`unmix.core.likelihoods`, in single precision, 1,024 genes at a time so that every buffer
-stays in the fastest cache. Exponentials and logarithms are polynomials (Cephes' single-precision coefficients) over whole buffers,
-which compilers vectorise.
+stays in the fastest cache. Exponentials and logarithms are polynomials (Cephes' single-precision coefficients) over whole
+buffers, which compilers vectorise.
 """
 
 import math
@@ -16,9 +16,7 @@ LGAMMA_TABLE = np.array([math.lgamma(k + 1.0) for k in range(1024)])
 """log k! for small k."""
 
 _f = np.float32
-_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T, _LOG1P, _ODDS = (
-    k * CHUNK for k in range(11)
-)
+_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T, _LOG1P, _ODDS = (k * CHUNK for k in range(11))
 """Where each quantity of a chunk of genes starts in the one flat buffer; constant distances let compilers vectorise."""
 _SAFE = {"contract", "nnan", "ninf", "nsz"}
 
@@ -68,7 +66,9 @@ def _log(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE)
-def _log1p_and_curve(r: np.ndarray, log1p_r: np.ndarray, curve: np.ndarray, t: np.ndarray, bits: np.ndarray, n: int) -> None:
+def _log1p_and_curve(
+    r: np.ndarray, log1p_r: np.ndarray, curve: np.ndarray, t: np.ndarray, bits: np.ndarray, n: int
+) -> None:
     """Write log(1 + r), and log(1 + r) - r / (1 + r), without cancellation at small r."""
     for j in range(n):
         t[j] = _f(1.0) + r[j]
@@ -143,7 +143,9 @@ def _nb_state(a: np.ndarray, tau: np.ndarray, size: float, bounds: np.ndarray, B
     _exp(B[_LOSS : _LOSS + CHUNK], B[_THETA : _THETA + CHUNK], bits, m)
     for j in range(m):
         B[_R + j] = B[_MU + j] / B[_THETA + j]
-    _log1p_and_curve(B[_R : _R + CHUNK], B[_LOG1P : _LOG1P + CHUNK], B[_CURVE : _CURVE + CHUNK], B[_LOSS : _LOSS + CHUNK], bits, m)
+    _log1p_and_curve(
+        B[_R : _R + CHUNK], B[_LOG1P : _LOG1P + CHUNK], B[_CURVE : _CURVE + CHUNK], B[_LOSS : _LOSS + CHUNK], bits, m
+    )
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE)
@@ -226,7 +228,7 @@ def nb_rows(
     Parameters
     ----------
     A, Q
-        Log means (without sizes) and logits of dropout, shape (rows, genes), overwritten; Q is unused unless `inflated`.
+        Log means (without sizes) and logits of dropout, shape (rows, genes), overwritten; Q only if `inflated`.
     T, codes
         Log dispersions; row i uses `T[codes[i]]`.
     log_size
@@ -286,7 +288,9 @@ def csr_times(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, W: np.n
 
 
 @nb.njit(cache=True, nogil=True, fastmath=_SAFE | {"reassoc"})
-def csr_transposed_times(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, D: np.ndarray, out: np.ndarray) -> None:
+def csr_transposed_times(
+    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, D: np.ndarray, out: np.ndarray
+) -> None:
     """Add X' D to `out`, for CSR rows X."""
     for i in range(D.shape[0]):
         d = D[i]

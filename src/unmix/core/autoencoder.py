@@ -1,11 +1,11 @@
 """Autoencoders for counts: networks, one training loop, and what a fitted one gives.
 
 Z = E(X), X = D(Z): the decoder gives every entry the parameters of a likelihood (:mod:`unmix.core.likelihoods`). `"ae"`
-maximises the likelihood (Eraslan et al. 2019, Nature Communications 10, 390); `"vae"` draws Z ~ q(Z | X) and maximises the
-evidence lower bound, log p(X | Z) - KL(q || N(0, 1)) (Lopez et al. 2018, Nature Methods 15, 1053).
+maximises the likelihood (Eraslan et al. 2019, Nature Communications 10, 390); `"vae"` draws Z ~ q(Z | X) and maximises
+the evidence lower bound, log p(X | Z) - KL(q || N(0, 1)) (Lopez et al. 2018, Nature Methods 15, 1053).
 
-The loop keeps the weights of the epoch with the best held-out loss. When that loss has not improved for `patience` epochs, it
-returns to them with a third of the learning rate; after three such returns it ends. Nothing in it depends on
+The loop keeps the weights of the epoch with the best held-out loss. When that loss has not improved for `patience` epochs,
+it returns to them with a third of the learning rate; after three such returns it ends. Nothing in it depends on
 `max_epochs`, so a longer run begins exactly as a shorter one does, and an interrupted one can be resumed.
 """
 
@@ -58,7 +58,9 @@ class State:
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     best: dict[str, np.ndarray] = field(default_factory=dict)
     moments: dict[str, np.ndarray] = field(default_factory=dict)
-    history: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "validation": [], "learning_rate": []})
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"train": [], "validation": [], "learning_rate": []}
+    )
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def initial_weights(design: Design, genes: Genes, seed: int) -> dict[str, np.nda
             bias[G : 2 * G] = -3.0
         if design.dispersion == "gene-cell":
             bias[-G:] = log_theta
-        net.log_dispersion += log_theta.mean() if design.dispersion == "shared" else log_theta
+        net.log_dispersion.data += log_theta.mean() if design.dispersion == "shared" else log_theta
         net.tie[1] = -3.0
     return _arrays(net.state_dict())
 
@@ -188,9 +190,23 @@ class Trainer:
     """The training loop."""
 
     def __init__(
-        self, rows: Rows, design: Design, genes: Genes, options: Options, train: np.ndarray, held: np.ndarray, n_jobs: int
+        self,
+        rows: Rows,
+        design: Design,
+        genes: Genes,
+        options: Options,
+        train: np.ndarray,
+        held: np.ndarray,
+        n_jobs: int,
     ) -> None:
-        self.rows, self.design, self.genes, self.options, self.train, self.held = rows, design, genes, options, train, held
+        self.rows, self.design, self.genes, self.options, self.train, self.held = (
+            rows,
+            design,
+            genes,
+            options,
+            train,
+            held,
+        )
         self.n_jobs = n_jobs
         self.validation = make_batch(take_rows(rows.X, held), rows, held, genes)
         self.max_epochs = options.max_epochs or int(np.clip(2_000_000 // max(len(train), 1), 5, 200))
@@ -204,7 +220,9 @@ class Trainer:
         self._load_moments(state.moments)
         finished = False
         try:
-            for _ in progress(range(state.epoch, self.max_epochs), total=self.max_epochs - state.epoch, desc="training"):
+            for _ in progress(
+                range(state.epoch, self.max_epochs), total=self.max_epochs - state.epoch, desc="training"
+            ):
                 self._epoch(state)
                 if on_epoch is not None:
                     on_epoch(state)
@@ -269,7 +287,9 @@ class Trainer:
         if self.design.kind == "vae":
             noise = self.net.to_device(rng.standard_normal(tuple(z.shape), dtype=np.float32))
             kl = 0.5 * (z.square() + log_var.exp() - 1 - log_var).double().sum()
-            return self.net.loss(self.net.decode(z + noise * (0.5 * log_var).exp(), batch.codes), batch) + kl_weight * kl
+            return (
+                self.net.loss(self.net.decode(z + noise * (0.5 * log_var).exp(), batch.codes), batch) + kl_weight * kl
+            )
         return self.net.loss(self.net.decode(z, batch.codes), batch)
 
     def _moments(self) -> dict[str, np.ndarray]:
@@ -341,7 +361,7 @@ def denoise(
     genes
         Columns wanted; None for all.
     dropout
-        Whether to multiply by the probability of no dropout, (1 - pi) mu: what would be counted, rather than what is there.
+        Whether to multiply by the probability of no dropout, (1 - pi) mu: what would be counted, not what is there.
     library
         Whether means are those of the cell's own total; False for those of a cell of median total.
     n_jobs, device
@@ -361,7 +381,14 @@ def denoise(
 
 @torch.no_grad()
 def _denoise_block(
-    block: Block, at: np.ndarray, net: Network, rows: Rows, genes: Genes, columns: np.ndarray, dropout: bool, library: bool
+    block: Block,
+    at: np.ndarray,
+    net: Network,
+    rows: Rows,
+    genes: Genes,
+    columns: np.ndarray,
+    dropout: bool,
+    library: bool,
 ) -> np.ndarray:
     batch = make_batch(block, rows, at, genes)
     h = net.decode(net.encode(batch)[0], batch.codes)
@@ -369,6 +396,6 @@ def _denoise_block(
     mean = params[0] if net.design.likelihood == "gaussian" else params[0].exp()
     if dropout and net.design.inflated:
         mean = mean * torch.sigmoid(-params[2])
-    mean = mean[:, torch.as_tensor(columns, device=mean.device)].cpu().numpy()
-    mean[~rows.used[at]] = np.nan
-    return mean
+    result = mean[:, torch.as_tensor(columns, device=mean.device)].cpu().numpy()
+    result[~rows.used[at]] = np.nan
+    return result

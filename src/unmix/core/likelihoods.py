@@ -12,8 +12,8 @@ Notation, elementwise: count :math:`x`, mean :math:`\mu = e^a`, inverse dispersi
     \log ZINB(0) &= \log(\pi + (1 - \pi) e^{l_0}) \qquad
     \log ZINB(x) = \log(1 - \pi) + \log NB(x)
 
-Every likelihood is two small functions, one for the zeros and one for the counts above zero; each returns the log-likelihood and
-its derivatives. The zeros of a count matrix, most of it, so need no gamma function, and L and its derivative vanish as
+Every likelihood is two small functions, one for the zeros and one for the counts above zero; each returns the
+log-likelihood and its derivatives. The zeros of a count matrix, most of it, so need no gamma function, and L and its derivative vanish as
 :math:`\theta \to \infty`, which leaves the Poisson distribution. Counts above zero are evaluated in double precision
 whatever the precision of the parameters: they are few, and their terms cancel.
 """
@@ -43,7 +43,7 @@ def log1p_minus(y: Tensor) -> Tensor:
 
 
 def rising_terms(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return :math:`L(x, \theta)` and :math:`S(x, \theta) = -\partial L / \partial \log\theta = \sum_{k<x} k / (\theta + k)`.
+    r"""Return :math:`L(x, \theta)` and :math:`S(x, \theta) = -\partial L / \partial \log\theta = \sum_k k / (\theta + k)`.
 
     From Stirling's series where theta is large, so that neither is a difference of large numbers; from the gamma and
     digamma functions elsewhere.
@@ -112,7 +112,7 @@ def nb_count(x: Tensor, a: Tensor, t: Tensor) -> Terms:
 def zinb_zero(a: Tensor, t: Tensor, q: Tensor) -> Terms:
     r"""Return log ZINB(0) and its derivatives by a, t and the logit q.
 
-    Of the two forms, :math:`\log(1 + (1 - \pi)(e^{l_0} - 1))` keeps all digits where the probability of a zero is large,
+    Of the two forms, :math:`\log(1 + (1 - \pi)(e^{l_0} - 1))` keeps all digits where a zero is probable,
     :math:`\log(e^q + e^{l_0}) - \log(1 + e^q)` where it is small.
     """
     l0, (da, dt) = nb_zero(a, t)
@@ -159,10 +159,12 @@ LIKELIHOODS = {
 
 
 class _LogProb(torch.autograd.Function):
-    """Elementwise log-likelihood of a matrix given by its non-zeros; the derivatives are computed on the way forward."""
+    """Elementwise log-likelihood of a matrix given by its non-zeros; derivatives are computed on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, likelihood: Likelihood, index: Tensor, x: Tensor, shape: torch.Size, *params: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, likelihood: Likelihood, index: Tensor, x: Tensor, shape: torch.Size, *params: Tensor
+    ) -> Tensor:
         """Evaluate every entry as a zero, then overwrite the entries at `index`."""
         full = [p.expand(shape) for p in params]
         logp, grads = likelihood.zero(*full)

@@ -1,4 +1,4 @@
-"""The autoencoder's networks, Z = E(X) and X = D(Z), and the loss that joins the decoder's last layer to a likelihood."""
+"""The autoencoder's networks, Z = E(X) and X = D(Z), and the loss that joins the last layer to a likelihood."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -114,14 +114,18 @@ class SparseLinear(torch.autograd.Function):
 
 
 class CountLoss(torch.autograd.Function):
-    """The decoder's last layer and the (zero-inflated) negative binomial, fused: logits are overwritten by gradients."""
+    """The decoder's last layer and the (zero-inflated) negative binomial, fused: logits become gradients."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, W: Tensor, b: Tensor, T: Tensor, tie: Tensor, net: "Network", batch: Batch) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, W: Tensor, b: Tensor, T: Tensor, tie: Tensor, net: "Network", batch: Batch
+    ) -> Tensor:
         """Return the summed loss; compute all gradients on the way."""
 
         def shard(start: int) -> tuple[Any, ...]:
-            return _shard_loss(h.detach()[start : start + SHARD], W.detach(), b.detach(), T.detach(), tie.detach(), net, batch, start)
+            return _shard_loss(
+                h.detach()[start : start + SHARD], W.detach(), b.detach(), T.detach(), tie.detach(), net, batch, start
+            )
 
         with torch.no_grad():
             losses, gh, *parts = zip(*net.workers.map(shard, batch.n), strict=True)
@@ -214,7 +218,9 @@ class Network(nn.Module):
             x = SparseLinear.apply(self.first, batch, self.workers)
         else:
             indices, inputs, indptr = (self.to_device(v) for v in (batch.indices, batch.inputs, batch.indptr))
-            x = F.embedding_bag(indices, self.first, indptr, mode="sum", per_sample_weights=inputs, include_last_offset=True)
+            x = F.embedding_bag(
+                indices, self.first, indptr, mode="sum", per_sample_weights=inputs, include_last_offset=True
+            )
         x = x + self.to_device(batch.codes) @ self.first_codes
         z = self.latent(self.encoder(x))
         return z[:, : self.design.n_latent], z[:, self.design.n_latent :].clamp(-15, 15)

@@ -1,4 +1,4 @@
-"""What the autoencoder's training loop needs: moments of the genes, a stratified split, shuffled batches from any matrix."""
+"""What the training loop needs: moments of the genes, a stratified split, shuffled batches from any matrix."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from unmix.core.blocks import Block, as_block, as_rows, default_block_rows, is_dask, iter_blocks, reduce_rows, row_slices
+from unmix.core.blocks import (
+    Block,
+    as_block,
+    as_rows,
+    default_block_rows,
+    is_dask,
+    iter_blocks,
+    reduce_rows,
+    row_slices,
+)
 from unmix.core.networks import Batch
 
 BUFFER_BLOCKS = 8
@@ -95,7 +104,9 @@ def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
     )
 
 
-def split_rows(rows: Rows, share: float, rng: np.random.Generator, largest: int = 8192) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(
+    rows: Rows, share: float, rng: np.random.Generator, largest: int = 8192
+) -> tuple[np.ndarray, np.ndarray]:
     """Return training and validation rows: neighbours in (batch, total) form strata, one of each is held out."""
     order = np.flatnonzero(rows.used)
     order = order[np.lexsort((rng.random(len(order)), rows.totals[order], rows.batch[order]))]
@@ -115,14 +126,12 @@ def take_rows(X: Any, wanted: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack(parts))
 
 
-def batches(
-    rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: np.random.Generator
-) -> Iterator[Batch]:
+def batches(rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Walk once over the training rows in random order.
 
     Blocks of consecutive rows are drawn at random, `BUFFER_BLOCKS` at a time, and the rows of each such buffer are
-    shuffled, so that a matrix on disk is read by blocks and a small one is shuffled as a whole. A rest of less than half
-    a batch joins the batch before it.
+    shuffled, so that a matrix on disk is read by blocks and a small one is shuffled as a whole. A rest of less than
+    half a batch joins the batch before it.
     """
     X = as_rows(rows.X)
     in_memory = isinstance(X, np.ndarray) or sparse.issparse(X)

@@ -66,8 +66,8 @@ def autoencoder(
     kind
         `"ae"`: a plain autoencoder. `"vae"`: a variational one, whose coordinates are means of a posterior.
     likelihood
-        Of the counts; `"auto"` trains NB and ZINB for a few epochs and goes on with the one that predicts held-out cells
-        better. `"gaussian"` takes any real values.
+        Of the counts; `"auto"` trains NB and ZINB for a few epochs and goes on with the one that predicts held-out
+        cells better. `"gaussian"` takes any real values.
     dispersion
         What the dispersion depends on.
     dropout
@@ -81,8 +81,8 @@ def autoencoder(
     layer
         Layer with the counts; `None` for `X`.
     max_epochs
-        Most epochs; `"auto"` for enough to see 2,000,000 cells, 5 to 200. Training stops by itself when the held-out loss
-        has settled.
+        Most epochs; `"auto"` for enough to see 2,000,000 cells, 5 to 200. Training stops by itself when the
+        held-out loss has settled.
     batch_size
         Cells per step.
     learning_rate
@@ -92,7 +92,8 @@ def autoencoder(
     device
         Where to train.
     on_interrupt
-        `"keep"` writes the best epoch so far when interrupted, with what `resume` needs; `"raise"` leaves `adata` as it was.
+        `"keep"` writes the best epoch so far when interrupted, with what `resume` needs; `"raise"`
+        leaves `adata` as it was.
     resume
         Whether to go on with the interrupted training stored under the same key.
     key_added
@@ -117,7 +118,8 @@ def autoencoder(
     `layers[key_added + "_denoised"]` : float32
         With `denoise`: means of the decoder at the cell's own total.
     `uns[key_added]` : dict
-        `history`, `design`, `weights`, `genes`, `chosen` (held-out losses of the likelihoods compared), `n_empty`, `params`.
+        `history`, `design`, `weights`, `genes`, `chosen` (held-out losses of the likelihoods
+        compared), `n_empty`, `params`.
 
     Raises
     ------
@@ -153,7 +155,9 @@ def autoencoder(
         on_interrupt=on_interrupt,
     )
     shape = {**given, "n_latent": n_latent, "hidden": tuple(hidden), "ridge": ridge}
-    fitted, chosen = _train(adata, rows, shape, options, len(categories), seed_of(rng), threads, key if resume else None)
+    fitted, chosen = _train(
+        adata, rows, shape, options, len(categories), seed_of(rng), threads, key if resume else None
+    )
     return slots_of(adata, rows, fitted, chosen, key, categories, denoise=denoise, threads=threads)
 
 
@@ -179,7 +183,12 @@ def seed_of(rng: int | np.random.Generator | None) -> int:
 
 
 def read_rows(
-    adata: AnnData, layer: str | None, batch_key: str | None, likelihood: str, threads: int, known: list[str] | None = None
+    adata: AnnData,
+    layer: str | None,
+    batch_key: str | None,
+    likelihood: str,
+    threads: int,
+    known: list[str] | None = None,
 ) -> tuple[Any, list[str]]:
     """Return the rows, and the names of the batches; `known` are those of the fit."""
     from unmix.core.training import Rows
@@ -202,7 +211,14 @@ def read_rows(
 
 
 def _train(
-    adata: AnnData, rows: Any, shape: dict[str, Any], options: Any, n_batches: int, seed: int, threads: int, resume: str | None
+    adata: AnnData,
+    rows: Any,
+    shape: dict[str, Any],
+    options: Any,
+    n_batches: int,
+    seed: int,
+    threads: int,
+    resume: str | None,
 ) -> tuple[Any, dict[str, float]]:
     """Fit, after choosing between NB and ZINB by a short run of each where asked."""
     from dataclasses import replace
@@ -217,7 +233,9 @@ def _train(
     if design.likelihood != "auto":
         return fit(rows, design, options, seed=seed, n_jobs=threads), {}
     short = replace(options, max_epochs=min(SHORT_RUN, options.max_epochs or SHORT_RUN), on_interrupt="raise")
-    fits = {name: fit(rows, replace(design, likelihood=name), short, seed=seed, n_jobs=threads) for name in ("nb", "zinb")}
+    fits = {
+        name: fit(rows, replace(design, likelihood=name), short, seed=seed, n_jobs=threads) for name in ("nb", "zinb")
+    }
     losses = {name: float(f.state.best_loss) for name, f in fits.items()}
     best = min(losses, key=losses.__getitem__)
     logger.info("autoencoder: held-out loss per cell %s; going on with %s", losses, best)
@@ -225,7 +243,15 @@ def _train(
 
 
 def slots_of(
-    adata: AnnData, rows: Any, fitted: Any, chosen: dict[str, float], key: str, categories: list[str], *, denoise: bool, threads: int
+    adata: AnnData,
+    rows: Any,
+    fitted: Any,
+    chosen: dict[str, float],
+    key: str,
+    categories: list[str],
+    *,
+    denoise: bool,
+    threads: int,
 ) -> Slots:
     """Return everything that is written."""
     from unmix.core.autoencoder import denoise as decoder_means
@@ -246,7 +272,9 @@ def slots_of(
     }
     if not fitted.finished:
         entry["state"] = asdict(fitted.state)
-    slots = Slots(uns={key: entry}, obsm={keys.EMBEDDING + key: projection.latent}, obs={key + keys.NLL: projection.nll})
+    slots = Slots(
+        uns={key: entry}, obsm={keys.EMBEDDING + key: projection.latent}, obs={key + keys.NLL: projection.nll}
+    )
     if fitted.design.kind == "vae":
         slots.obsm[keys.EMBEDDING + key + keys.VARIANCE] = projection.variance
     if fitted.design.dispersion == "gene" and fitted.design.likelihood != "poisson":
@@ -307,7 +335,8 @@ def project_autoencoder(
     entry = fitted.uns[key]
     columns = pd.Index(adata.var_names).get_indexer(pd.Index(entry["genes"]))
     if (columns < 0).any():
-        msg = f"{int((columns < 0).sum())} of {len(columns)} genes of the fit are missing, such as {entry['genes'][columns < 0][:3].tolist()}."
+        missing = entry["genes"][columns < 0]
+        msg = f"{len(missing)} of {len(columns)} genes of the fit are missing, such as {missing[:3].tolist()}."
         raise ValueError(msg)
     fit = load_fit(fitted, key)
     same = len(columns) == adata.n_vars and (columns == np.arange(adata.n_vars)).all()

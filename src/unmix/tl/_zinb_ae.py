@@ -85,7 +85,7 @@ def zinb_ae(
     >>> "zinb_ae_nll" in cells.obs
     True
     """
-    return autoencoder.__wrapped__(
-        adata, n_latent, likelihood="zinb", dispersion=dispersion, dropout=dropout, ridge=ridge, hidden=hidden, layer=layer,
-        max_epochs=max_epochs, denoise=denoise, key_added=key_added, rng=rng, n_jobs=n_jobs,
+    return autoencoder.__wrapped__(  # type: ignore[attr-defined]
+        adata, n_latent, likelihood="zinb", dispersion=dispersion, dropout=dropout, ridge=ridge, hidden=hidden,
+        layer=layer, max_epochs=max_epochs, denoise=denoise, key_added=key_added, rng=rng, n_jobs=n_jobs,
     )  # fmt: skip
