@@ -211,7 +211,7 @@ def _overlap(signature: Signature, shared: np.ndarray) -> pd.DataFrame:
     if lost:
         msg = f"none of the markers of {lost} is among the genes of the data; leave these types out of the reference."
         raise ValueError(msg)
-    poor = table.index[table["share"] < 0.5].tolist()
+    poor = table.index[(table["share"] < 0.5) & (table["n_markers"] > 0)].tolist()
     if poor:
         msg = f"the data lacks more than half of the markers of {poor}."
         warnings.warn(msg, SignatureWarning, stacklevel=4)

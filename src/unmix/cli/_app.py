@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; problems with the input end it with one line and exit code 1, wrong usage with 2."""
     set_verbosity("INFO" if sys.stderr.isatty() else "WARNING")
     with warnings.catch_warnings():
+        warnings.simplefilter("default")
         warnings.showwarning = _show_warning
         try:
             app(arguments, exit_on_error=True, print_error=True)
