@@ -11,7 +11,7 @@ import numpy as np
 CAP = 1e-8
 """Added to 1 / D, so that tied residuals cannot send a weight to infinity."""
 
-_fast = nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+_fast = nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 
 
 @_fast
@@ -53,8 +53,9 @@ def predict(
         for i in range(a.shape[1]):
             q = 1.0 - a[b, i]
             da = D[b, i] * (p[b, i] + dp[b, i])
-            up = da / a[b, i]
-            down = da / q
+            part = da / (a[b, i] * q)
+            up = part * q
+            down = part * a[b, i]
             longest = max(longest, max(max(-up, down), max(1.0 + up, 1.0 - down)))
             c[b, i] = -da * z[b, i] * (1.0 + up)
             e[b, i] = -da * x[b, i] * (1.0 - down)
@@ -79,7 +80,8 @@ def aim(
     for b in range(a.shape[0]):
         total = 0.0
         for i in range(a.shape[1]):
-            goal[b, i] = p[b, i] + (m[b] - c[b, i]) / a[b, i] - (m[b] + e[b, i]) / (1.0 - a[b, i])
+            q = 1.0 - a[b, i]
+            goal[b, i] = p[b, i] + ((m[b] - c[b, i]) * q - (m[b] + e[b, i]) * a[b, i]) / (a[b, i] * q)
             T[b, i] = D[b, i] * goal[b, i]
             total += T[b, i]
         sums[b] = total
@@ -104,11 +106,13 @@ def direct(
         for i in range(a.shape[1]):
             q = 1.0 - a[b, i]
             da = D[b, i] * (goal[b, i] + dp[b, i])
-            up = da / a[b, i]
-            down = da / q
-            dz = (m[b] - c[b, i]) / a[b, i] - z[b, i] * (1.0 + up)
-            dx = (m[b] + e[b, i]) / q - x[b, i] * (1.0 - down)
-            longest = max(longest, max(max(-up, down), max(-dz / z[b, i], -dx / x[b, i])))
+            inverse = 1.0 / (a[b, i] * q)
+            up = da * inverse * q
+            down = da * inverse * a[b, i]
+            dz = (m[b] - c[b, i]) * inverse * q - z[b, i] * (1.0 + up)
+            dx = (m[b] + e[b, i]) * inverse * a[b, i] - x[b, i] * (1.0 - down)
+            slack = 1.0 / (z[b, i] * x[b, i])
+            longest = max(longest, max(max(-up, down), max(-dz * slack * x[b, i], -dx * slack * z[b, i])))
             goal[b, i] = da
             c[b, i] = dz
             e[b, i] = dx

@@ -11,7 +11,7 @@ import numpy as np
 
 TIES = 64
 """Free duals beyond 2 K that a vertex may have; with more, tied genes leave the work to the interior point."""
-ROUNDS = 6
+ROUNDS = 3
 """Repairs of a wrong guess of the active genes before the interior point goes on."""
 
 SINGULAR = 1e-14
@@ -19,7 +19,7 @@ SINGULAR = 1e-14
 PROXIMAL = 1e-12
 """Pull of a free dual to where it is, relative to the largest diagonal: chooses among the duals of tied genes."""
 
-_exact = nb.njit(cache=True, nogil=True, error_model="numpy")
+_exact = nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
 @_exact

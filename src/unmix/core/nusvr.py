@@ -23,7 +23,7 @@ from unmix.core import _nusvr_vertex as ends
 
 BLOCK = 32
 MAX_ITER = 80
-TRY_VERTEX = 1e-3
+TRY_VERTEX = 1e-5
 """Relative complementarity below which the vertex is tried."""
 VERTEX_TOL = 1e-13
 TRY_DUAL = 1e-8
