@@ -9,6 +9,7 @@ import cyclopts
 
 from unmix import __version__
 from unmix._settings import set_verbosity
+from unmix.cli._archetypes import archetypes
 from unmix.cli._deconvolve import deconvolve
 from unmix.cli._demo import demo
 from unmix.cli._files import FileProblem
@@ -18,6 +19,7 @@ app = cyclopts.App(
     help="Take tissue apart: which cell types, programs or archetypes make up these measurements, and how much of each.",
     version=__version__,
 )
+app.command(archetypes)
 app.command(deconvolve)
 app.command(demo)
 

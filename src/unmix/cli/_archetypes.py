@@ -1,0 +1,94 @@
+"""`unmix archetypes`: from files to tables of archetypes, an AnnData and a picture."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from unmix.cli._files import FileProblem, check_outputs, read_data, replacing, write_table
+
+
+def archetypes(
+    spots: Path,
+    *,
+    out: Path,
+    signatures: Path | None = None,
+    n_archetypes: int | None = None,
+    resolution: float | None = None,
+    layer: str | None = None,
+    markers: Path | None = None,
+    rng: int = 0,
+    n_jobs: int | None = None,
+    out_h5ad: Path | None = None,
+    plot: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Archetypes of a tissue, and what gene sets say they are.
+
+    Parameters
+    ----------
+    spots
+        Spots or cells with counts: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+    out
+        Table to write: shares of types where there are signatures, else weights of archetypes (.csv, .tsv, .parquet).
+    signatures
+        Gene sets: .json (a list per type), or .csv or .tsv with a column of genes per type.
+    n_archetypes
+        Number of archetypes; chosen by stability and held-out variance if left out.
+    resolution
+        Height in [0, 1] up to which archetypes are merged.
+    layer
+        Layer with the counts.
+    markers
+        Table of markers to write.
+    rng
+        Seed.
+    n_jobs
+        Threads.
+    out_h5ad
+        AnnData with all results to write.
+    plot
+        Picture to write: weights on the tissue where there are coordinates, else the plane of the archetypes.
+    force
+        Replace files that exist.
+    """
+    check_outputs([out, markers, out_h5ad, plot], force=force)
+    adata, sets = read_data(spots), None if signatures is None else _read_sets(signatures)
+    from unmix import get, pl, tl
+
+    tl.starfysh_archetypes(
+        adata,
+        "auto" if n_archetypes is None else n_archetypes,
+        signatures=sets,
+        resolution="auto" if resolution is None else resolution,
+        layer=layer,
+        rng=rng,
+        n_jobs=n_jobs,
+    )
+    write_table(get.archetypes(adata, what="weights" if sets is None else "proportions"), out)
+    if markers is not None:
+        write_table(get.markers(adata), markers)
+    if out_h5ad is not None:
+        with replacing(out_h5ad) as temporary:
+            adata.write_h5ad(temporary)
+    if plot is not None:
+        import matplotlib as mpl
+
+        mpl.use("agg")
+        draw = pl.archetypes if "spatial" in adata.obsm else pl.archetype_simplex
+        with replacing(plot) as temporary:
+            draw(adata, show=False, save=temporary)
+    written = [path for path in (out, markers, out_h5ad, plot) if path is not None]
+    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")
+
+
+def _read_sets(path: Path) -> Any:
+    """Read gene sets from a file."""
+    import pandas as pd
+
+    if not path.is_file():
+        msg = f"there is no file {path}."
+        raise FileProblem(msg)
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index_col=None)

@@ -1,0 +1,28 @@
+"""`unmix archetypes` writes what the functions return."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import unmix as um
+from unmix.cli import main
+
+
+def test_tables_are_those_of_the_functions(tmp_path):
+    spots, _ = um.datasets.pbmc_spots()
+    spots.write_h5ad(tmp_path / "spots.h5ad")
+    sets = {"B": ["MS4A1", "CD79A", "CD79B"], "Monocyte": ["LYZ", "S100A8", "S100A9"]}
+    (tmp_path / "sets.json").write_text(json.dumps(sets))
+    names = {name: str(tmp_path / name) for name in ("spots.h5ad", "sets.json", "out.csv", "markers.csv", "map.png")}
+    command = ["archetypes", names["spots.h5ad"], "--out", names["out.csv"], "--signatures", names["sets.json"]]
+    command += ["--n-archetypes", "3", "--markers", names["markers.csv"], "--plot", names["map.png"]]
+    with pytest.raises(SystemExit) as done:
+        main(command)
+    assert done.value.code in (0, None)
+    um.tl.starfysh_archetypes(spots, 3, signatures=sets)
+    table = pd.read_csv(names["out.csv"], index_col=0)
+    np.testing.assert_allclose(table.to_numpy(), um.get.archetypes(spots, what="proportions").to_numpy(), atol=1e-6)
+    assert (tmp_path / "map.png").stat().st_size > 0
+    assert len(pd.read_csv(names["markers.csv"])) == len(um.get.markers(spots))
