@@ -12,6 +12,7 @@ from unmix._settings import set_verbosity
 from unmix.cli._archetypes import archetypes
 from unmix.cli._deconvolve import deconvolve
 from unmix.cli._demo import demo
+from unmix.cli._factorization import factorize, joint_nmf, metagenes
 from unmix.cli._files import FileProblem
 
 app = cyclopts.App(
@@ -22,6 +23,9 @@ app = cyclopts.App(
 app.command(archetypes)
 app.command(deconvolve)
 app.command(demo)
+app.command(factorize)
+app.command(metagenes)
+app.command(joint_nmf)
 
 
 def main(arguments: list[str] | None = None) -> None:

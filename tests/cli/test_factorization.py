@@ -1,0 +1,33 @@
+"""The factorisations from the shell give what the functions give."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import unmix as um
+from unmix.cli import main
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["factorize", "--n-components", "3"], ["metagenes", "--n-components", "3", "--n-runs", "4"],
+     ["joint-nmf", "--n-components", "3", "--batch-key", "batch"]],
+)  # fmt: skip
+def test_files_hold_what_the_functions_give(command, tmp_path, capsys):
+    r = np.random.default_rng(0)
+    adata = ad.AnnData(r.poisson(r.gamma(0.3, 1, (60, 3)) @ r.gamma(0.3, 20, (3, 40))).astype(np.float32))
+    adata.obs_names, adata.var_names = [f"c{i}" for i in range(60)], [f"g{i}" for i in range(40)]
+    adata.obs["batch"] = ["a", "b"] * 30
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    outputs = ["--out", str(tmp_path / "y.h5ad"), "--loadings", str(tmp_path / "y.csv")]
+    with pytest.raises(SystemExit) as end:
+        main([command[0], str(tmp_path / "x.h5ad"), *command[1:], *outputs])
+    assert end.value.code in (0, None)
+    assert "wrote" in capsys.readouterr().out
+    name, key = {"factorize": ("factorize", "nmf"), "joint-nmf": ("joint_nmf",) * 2}.get(command[0], ("metagenes",) * 2)
+    options = {"n_runs": 4} if name == "metagenes" else {"batch_key": "batch"} if name == "joint_nmf" else {}
+    getattr(um.tl, name)(adata, 3, **options)
+    back = ad.read_h5ad(tmp_path / "y.h5ad")
+    np.testing.assert_array_equal(back.varm[key], adata.varm[key])
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "y.csv", index_col=0), adata.varm[key], rtol=1e-6, atol=1e-9)
