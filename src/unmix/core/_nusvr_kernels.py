@@ -1,8 +1,8 @@
 """Compiled pieces of the nu-SVR's interior point: one formula each, over rows that share nothing.
 
 A row here is one side (upper or lower quantile) of one response: dual `a` in (0, 1), slacks `z` of a >= 0 and `x` of
-a <= 1, signed residual `p` = x - z at a solution, and `D` = 1 / (z / a + x / (1 - a)), the weight of a gene in the
-normal equations. A step aims at complementarity `m`; `c`, `e` are Mehrotra's second-order terms da dz, da dx.
+a <= 1, residual `p` = sign r - h (x - z at a solution), and `D` = 1 / (z / a + x / (1 - a)), the weight of a gene in
+the normal equations. A step aims at complementarity `m`; `c`, `e` are Mehrotra's second-order terms da dz, da dx.
 """
 
 import numba as nb
@@ -15,22 +15,38 @@ _fast = nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 
 
 @_fast
-def weigh(a: np.ndarray, z: np.ndarray, x: np.ndarray, D: np.ndarray, sums: np.ndarray) -> None:
-    """Fill the weights D; sums of every row: D, complementarity a z + (1 - a) x, hinge x, dual a."""
+def weigh(
+    a: np.ndarray,
+    z: np.ndarray,
+    x: np.ndarray,
+    r: np.ndarray,
+    h: np.ndarray,
+    sign: float,
+    D: np.ndarray,
+    S: np.ndarray,
+    T: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Fill D, add it to S and sign D p to T; sums of every row: D, D p, a z + (1 - a) x, hinge x, dual a."""
     for b in range(a.shape[0]):
-        total = gap = hinge = mass = 0.0
+        total = pull = gap = hinge = mass = 0.0
         for i in range(a.shape[1]):
             q = 1.0 - a[b, i]
             d = a[b, i] * q / (z[b, i] * q + x[b, i] * a[b, i] + CAP * a[b, i] * q)
+            dp = d * (sign * r[b, i] - h[b])
             D[b, i] = d
+            S[b, i] += d
+            T[b, i] += sign * dp
             total += d
+            pull += dp
             gap += a[b, i] * z[b, i] + q * x[b, i]
             hinge += x[b, i]
             mass += a[b, i]
         sums[0, b] = total
-        sums[1, b] = gap
-        sums[2, b] = hinge
-        sums[3, b] = mass
+        sums[1, b] = pull
+        sums[2, b] = gap
+        sums[3, b] = hinge
+        sums[4, b] = mass
 
 
 @_fast
@@ -38,21 +54,22 @@ def predict(
     a: np.ndarray,
     z: np.ndarray,
     x: np.ndarray,
+    r: np.ndarray,
+    h: np.ndarray,
+    sign: float,
     D: np.ndarray,
-    p: np.ndarray,
-    dp: np.ndarray,
     c: np.ndarray,
     e: np.ndarray,
     reach: np.ndarray,
     second: np.ndarray,
 ) -> None:
-    """Affine step (m = 0): second-order terms c, e; inverse of the longest step and sum of c - e of every row."""
+    """Affine step (m = 0) to residuals r, h: terms c, e; inverse of the longest step and sum of c - e of every row."""
     for b in range(a.shape[0]):
         longest = 1.0
         total = 0.0
         for i in range(a.shape[1]):
             q = 1.0 - a[b, i]
-            da = D[b, i] * (p[b, i] + dp[b, i])
+            da = D[b, i] * (sign * r[b, i] - h[b])
             part = da / (a[b, i] * q)
             up = part * q
             down = part * a[b, i]
@@ -67,23 +84,25 @@ def predict(
 @_fast
 def aim(
     a: np.ndarray,
+    r: np.ndarray,
+    h: np.ndarray,
+    sign: float,
     D: np.ndarray,
-    p: np.ndarray,
     c: np.ndarray,
     e: np.ndarray,
     m: np.ndarray,
-    goal: np.ndarray,
     T: np.ndarray,
     sums: np.ndarray,
 ) -> None:
-    """Corrector's right-hand side: goal = p + (m - c) / a - (m + e) / (1 - a), T = D goal and its sum."""
+    """Corrector's right-hand side D (p + (m - c) / a - (m + e) / (1 - a)): add sign times it to T; its sum."""
     for b in range(a.shape[0]):
         total = 0.0
         for i in range(a.shape[1]):
             q = 1.0 - a[b, i]
-            goal[b, i] = p[b, i] + ((m[b] - c[b, i]) * q - (m[b] + e[b, i]) * a[b, i]) / (a[b, i] * q)
-            T[b, i] = D[b, i] * goal[b, i]
-            total += T[b, i]
+            push = ((m[b] - c[b, i]) * q - (m[b] + e[b, i]) * a[b, i]) / (a[b, i] * q)
+            t = D[b, i] * (sign * r[b, i] - h[b] + push)
+            T[b, i] += sign * t
+            total += t
         sums[b] = total
 
 
@@ -92,28 +111,30 @@ def direct(
     a: np.ndarray,
     z: np.ndarray,
     x: np.ndarray,
+    r: np.ndarray,
+    h: np.ndarray,
+    sign: float,
     D: np.ndarray,
-    goal: np.ndarray,
-    dp: np.ndarray,
     m: np.ndarray,
     c: np.ndarray,
     e: np.ndarray,
     reach: np.ndarray,
 ) -> None:
-    """Corrector's direction: da over goal, dz over c, dx over e; inverse of the longest step of every row."""
+    """Corrector's step to residuals r, h: da over D, dz over c, dx over e; inverse of the longest step of every row."""
     for b in range(a.shape[0]):
         longest = 0.0
         for i in range(a.shape[1]):
             q = 1.0 - a[b, i]
-            da = D[b, i] * (goal[b, i] + dp[b, i])
             inverse = 1.0 / (a[b, i] * q)
+            push = ((m[b] - c[b, i]) * q - (m[b] + e[b, i]) * a[b, i]) * inverse
+            da = D[b, i] * (sign * r[b, i] - h[b] + push)
             up = da * inverse * q
             down = da * inverse * a[b, i]
             dz = (m[b] - c[b, i]) * inverse * q - z[b, i] * (1.0 + up)
             dx = (m[b] + e[b, i]) * inverse * a[b, i] - x[b, i] * (1.0 - down)
             slack = 1.0 / (z[b, i] * x[b, i])
             longest = max(longest, max(max(-up, down), max(-dz * slack * x[b, i], -dx * slack * z[b, i])))
-            goal[b, i] = da
+            D[b, i] = da
             c[b, i] = dz
             e[b, i] = dx
         reach[b] = longest
@@ -124,11 +145,9 @@ def advance(
     a: np.ndarray,
     z: np.ndarray,
     x: np.ndarray,
-    p: np.ndarray,
     da: np.ndarray,
     dz: np.ndarray,
     dx: np.ndarray,
-    dp: np.ndarray,
     step: np.ndarray,
 ) -> None:
     """Move every row by its own step; duals and slacks stay strictly inside."""
@@ -138,7 +157,6 @@ def advance(
             a[b, i] = min(max(a[b, i] + s * da[b, i], 1e-15), 1.0 - 1e-15)
             z[b, i] = max(z[b, i] + s * dz[b, i], 1e-30)
             x[b, i] = max(x[b, i] + s * dx[b, i], 1e-30)
-            p[b, i] += s * dp[b, i]
 
 
 @_fast

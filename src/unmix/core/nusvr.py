@@ -21,7 +21,7 @@ import numpy as np
 from unmix.core import _nusvr_kernels as kernels
 from unmix.core import _nusvr_vertex as ends
 
-BLOCK = 32
+BLOCK = 48
 MAX_ITER = 80
 TRY_VERTEX = 1e-5
 """Relative complementarity below which the vertex is tried."""
@@ -29,6 +29,8 @@ VERTEX_TOL = 1e-13
 TRY_DUAL = 1e-8
 """Relative complementarity below which the interior point itself is certified."""
 STOP = 1e-14
+SIGN = (1.0, -1.0)
+"""Of the residual on the upper and on the lower side."""
 DAMP, HOLD = 1e-4, 1e64
 """Diagonals that keep rounding out of directions which no free dual spans, and that hold an unknown at 0."""
 DEGENERATE_TOL = 1e-10
@@ -91,13 +93,13 @@ class _Block:
 
 @dataclass
 class _Point:
-    """Interior point of the rows that are still moving; axis 0 of a, z, x, p and h is the side."""
+    """Interior point of the rows that are still moving; axis 0 of a, z, x and h is the side, r is y - X w."""
 
     rows: np.ndarray
     a: np.ndarray
     z: np.ndarray
     x: np.ndarray
-    p: np.ndarray
+    r: np.ndarray
     h: np.ndarray
     w: np.ndarray
     s: np.ndarray
@@ -108,8 +110,21 @@ class _Point:
 
     def keep(self, moving: np.ndarray) -> "_Point":
         """Return the point of fewer rows."""
-        a, z, x, p, h = (np.ascontiguousarray(v[:, moving]) for v in (self.a, self.z, self.x, self.p, self.h))
-        return _Point(self.rows[moving], a, z, x, p, h, self.w[moving], self.s[moving])
+        a, z, x, h = (np.ascontiguousarray(v[:, moving]) for v in (self.a, self.z, self.x, self.h))
+        return _Point(self.rows[moving], a, z, x, self.r[moving], h, self.w[moving], self.s[moving])
+
+
+@dataclass
+class _Weights:
+    """Weights D of the genes on each side, their sum S, and the affine right-hand side T = D p - D' p'.
+
+    `sums` holds for each side the sums over genes of D, of D p, of complementarity, of the hinge and of the dual.
+    """
+
+    D: np.ndarray
+    S: np.ndarray
+    T: np.ndarray
+    sums: np.ndarray
 
 
 @dataclass
@@ -271,13 +286,13 @@ def _interior_point(design: _Design, block: _Block) -> _Ends:
         if len(point.rows) == 0:
             return end
         end.n_iter[point.rows] = iteration
-        D, sums = _weigh(point)
-        level = _level(design, block, point, sums)
-        left = _leave(design, block, point, level, end)
+        weights = _weigh(point)
+        left = _leave(design, block, point, _level(design, block, point, weights.sums), end)
         if left.any():
-            point, D, sums = point.keep(~left), np.ascontiguousarray(D[:, ~left]), sums[:, :, ~left]
+            point = point.keep(~left)
+            weights = _weigh(point)
         if len(point.rows):
-            _newton(design, block, point, D, sums)
+            _newton(design, block, point, weights)
     _certify(design, block, point, np.ones(len(point.rows), bool), end)
     return end
 
@@ -297,22 +312,21 @@ def _start(design: _Design, block: _Block) -> _Point:
     a = np.full(p.shape, design.k / G)
     z, x = np.maximum(-p, 0) + room, np.maximum(p, 0) + room
     s = np.mean(a * z + (1 - a) * x, axis=(0, 2))[:, None] / w if design.simplex else np.zeros_like(w)
-    return _Point(np.arange(len(Y)), a, z, x, p, h, w, s)
+    return _Point(np.arange(len(Y)), a, z, x, r, h, w, s)
 
 
-def _weigh(point: _Point) -> tuple[np.ndarray, np.ndarray]:
-    """Return D and, for each side and row, the sums of D, of complementarity, of the hinge and of the dual."""
-    D = np.empty_like(point.a)
-    sums = np.empty((2, 4, D.shape[1]))
-    for side in range(2):
-        kernels.weigh(point.a[side], point.z[side], point.x[side], D[side], sums[side])
-    return D, sums
+def _weigh(point: _Point) -> _Weights:
+    D, S, T = np.empty_like(point.a), np.zeros_like(point.r), np.zeros_like(point.r)
+    sums = np.empty((2, 5, len(S)))
+    for i in range(2):
+        kernels.weigh(point.a[i], point.z[i], point.x[i], point.r, point.h[i], SIGN[i], D[i], S, T, sums[i])
+    return _Weights(D, S, T, sums)
 
 
 def _level(design: _Design, block: _Block, point: _Point, sums: np.ndarray) -> np.ndarray:
     """Return complementarity relative to the objective."""
-    gap = sums[:, 1].sum(axis=0) + (point.w * point.s).sum(axis=1)
-    loss = design.k * point.h.sum(axis=0) + sums[:, 2].sum(axis=0)
+    gap = sums[:, 2].sum(axis=0) + (point.w * point.s).sum(axis=1)
+    loss = design.k * point.h.sum(axis=0) + sums[:, 3].sum(axis=0)
     loss += 0.5 * block.ridge[point.rows] * (point.w**2).sum(axis=1)
     return gap / np.maximum(loss, 1e-12 * design.k)
 
@@ -363,7 +377,7 @@ def _mend(design: _Design, block: _Block, point: _Point) -> None:
     a, w, X = point.a, point.w, design.X
     D = a * (1 - a)
     held = point.held()
-    L = _factor(design, D, np.where(held, HOLD, DAMP), D.sum(axis=2) + DAMP)
+    L = _factor(design, D, D[0] + D[1], np.where(held, HOLD, DAMP), D.sum(axis=2) + DAMP)
     lack = block.ridge[point.rows][:, None] * w - point.s - (a[0] - a[1]) @ X
     rhs = np.concatenate([np.where(held, 0.0, lack), (design.k - a.sum(axis=2)).T], axis=1)
     kernels.substitute(L, rhs)
@@ -381,31 +395,36 @@ def _total(x: np.ndarray, where: np.ndarray) -> np.ndarray:
     return np.where(total == 0, 1.0, total)
 
 
-def _newton(design: _Design, block: _Block, point: _Point, D: np.ndarray, sums: np.ndarray) -> None:
+def _newton(design: _Design, block: _Block, point: _Point, weights: _Weights) -> None:
     """Move the point by one predictor-corrector step."""
-    a, z, x, p, w, s = point.a, point.z, point.x, point.p, point.w, point.s
+    a, z, x, w, s, D = point.a, point.z, point.x, point.w, point.s, weights.D
     ratio = s / w if design.simplex else np.zeros_like(w)
-    system = _System(design, block, point, D, sums, ratio)
-    dw, dh, dp = system.solve(D * p, np.einsum("sbg,sbg->sb", D, p), np.zeros_like(w))
+    system = _System(design, block, point, weights, ratio)
+    dw, dh, Q = system.solve(weights.T, weights.sums[:, 1], np.zeros_like(w))
+    r, h = point.r - Q, point.h + dh
     c, e, reach, second = np.empty_like(a), np.empty_like(a), np.empty((2, len(w))), np.empty((2, len(w)))
     for i in range(2):
-        kernels.predict(a[i], z[i], x[i], D[i], p[i], dp[i], c[i], e[i], reach[i], second[i])
+        kernels.predict(a[i], z[i], x[i], r, h[i], SIGN[i], D[i], c[i], e[i], reach[i], second[i])
     ds = -s - ratio * dw
-    m = _aim(design, point, sums, np.maximum(reach.max(axis=0), _bound_reach(design, w, s, dw, ds)), second, dw * ds)
-    goal = np.empty_like(a)
-    T, mass = np.empty_like(a), np.empty((2, len(w)))
+    longest = np.maximum(reach.max(axis=0), _bound_reach(design, w, s, dw, ds))
+    m = _aim(design, point, weights.sums, longest, second, dw * ds)
+    T, mass = np.zeros_like(r), np.empty((2, len(w)))
     for i in range(2):
-        kernels.aim(a[i], D[i], p[i], c[i], e[i], m, goal[i], T[i], mass[i])
+        kernels.aim(a[i], point.r, point.h[i], SIGN[i], D[i], c[i], e[i], m, T, mass[i])
     push = (m[:, None] - dw * ds) / w if design.simplex else np.zeros_like(w)
-    dw, dh, dp = system.solve(T, mass, push)
+    dw, dh, Q = system.solve(T, mass, push)
     ds = push - s - ratio * dw
+    np.subtract(point.r, Q, out=r)
+    h = point.h + dh
     for i in range(2):
-        kernels.direct(a[i], z[i], x[i], D[i], goal[i], dp[i], m, c[i], e[i], reach[i])
-    step = 0.9995 / np.maximum(np.maximum(reach.max(axis=0), _bound_reach(design, w, s, dw, ds)), 0.9995)
+        kernels.direct(a[i], z[i], x[i], r, h[i], SIGN[i], D[i], m, c[i], e[i], reach[i])
+    longest = np.maximum(reach.max(axis=0), _bound_reach(design, w, s, dw, ds))
+    step = 0.9995 / np.maximum(longest, 0.9995)
     for i in range(2):
-        kernels.advance(a[i], z[i], x[i], p[i], goal[i], c[i], e[i], dp[i], step)
+        kernels.advance(a[i], z[i], x[i], D[i], c[i], e[i], step)
     w += step[:, None] * dw
     s += step[:, None] * ds
+    point.r -= step[:, None] * Q
     point.h += step * dh
 
 
@@ -413,7 +432,7 @@ def _aim(
     design: _Design, point: _Point, sums: np.ndarray, reach: np.ndarray, second: np.ndarray, bound: np.ndarray
 ) -> np.ndarray:
     """Return the complementarity to aim at: the cube of what the affine step would leave."""
-    gap = sums[:, 1].sum(axis=0) + (point.w * point.s).sum(axis=1)
+    gap = sums[:, 2].sum(axis=0) + (point.w * point.s).sum(axis=1)
     step = 1 / np.maximum(reach, 1.0)
     left = (1 - step) * gap + step**2 * (second.sum(axis=0) + bound.sum(axis=1))
     pairs = 4 * len(design.X) + point.w.shape[1] * design.simplex
@@ -427,40 +446,37 @@ def _bound_reach(design: _Design, w: np.ndarray, s: np.ndarray, dw: np.ndarray, 
     return np.maximum(-dw / w, -ds / s).max(axis=1)
 
 
-def _factor(design: _Design, D: np.ndarray, diagonal: np.ndarray, corner: np.ndarray) -> np.ndarray:
+def _factor(design: _Design, D: np.ndarray, S: np.ndarray, diagonal: np.ndarray, corner: np.ndarray) -> np.ndarray:
     """Return Cholesky factors of the bordered X'(D + D')X of every row."""
     border = D @ design.X
     border[1] *= -1
     L = np.empty((len(diagonal), diagonal.shape[1] + 2, diagonal.shape[1] + 2))
-    kernels.factor((D[0] + D[1]) @ design.outer, diagonal, border, corner, L)
+    kernels.factor(S @ design.outer, diagonal, border, corner, L)
     return L
 
 
 class _System:
     """The factored normal equations of a block: K weights, 2 thresholds, and the sum of the weights if it is fixed."""
 
-    def __init__(
-        self, design: _Design, block: _Block, point: _Point, D: np.ndarray, sums: np.ndarray, ratio: np.ndarray
-    ) -> None:
+    def __init__(self, design: _Design, block: _Block, point: _Point, weights: _Weights, ratio: np.ndarray) -> None:
         X, K = design.X, design.X.shape[1]
         ridge = block.ridge[point.rows]
-        self.design, self.D = design, D
+        self.design = design
         self.pull = (point.a[0] - point.a[1]) @ X - ridge[:, None] * point.w
-        self.missing = design.k - sums[:, 3]
-        self.L = _factor(design, D, ridge[:, None] + ratio, sums[:, 0])
+        self.missing = design.k - weights.sums[:, 4]
+        self.L = _factor(design, weights.D, weights.S, ridge[:, None] + ratio, weights.sums[:, 0])
         if design.simplex:
             self.short = block.total[point.rows] - point.w.sum(axis=1)
             self.ones = np.repeat([[1.0] * K + [0.0, 0.0]], len(ridge), axis=0)
             kernels.substitute(self.L, self.ones)
 
     def solve(self, T: np.ndarray, mass: np.ndarray, push: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the steps of w, of the thresholds h and of the signed residuals p."""
+        """Return the steps of w and of the thresholds h, and X dw."""
         K = self.design.X.shape[1]
-        rhs = np.concatenate([self.pull + push + (T[0] - T[1]) @ self.design.X, (mass - self.missing).T], axis=1)
+        rhs = np.concatenate([self.pull + push + T @ self.design.X, (mass - self.missing).T], axis=1)
         kernels.substitute(self.L, rhs)
         if self.design.simplex:
             theta = (rhs[:, :K].sum(axis=1) - self.short) / self.ones[:, :K].sum(axis=1)
             rhs -= theta[:, None] * self.ones
         dw, dh = np.ascontiguousarray(rhs[:, :K]), np.ascontiguousarray(rhs[:, K:].T)
-        Q = dw @ self.design.X.T
-        return dw, dh, np.stack([-Q, Q]) - dh[:, :, None]
+        return dw, dh, dw @ self.design.X.T
