@@ -71,7 +71,7 @@ def test_wrong_usage_is_told_as_such(files, capsys):
 def test_a_file_is_replaced_only_when_complete(tmp_path):
     target = tmp_path / "t.csv"
     target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(target) as temporary:
+    with pytest.raises(KeyboardInterrupt), replacing(target) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert target.read_text() == "old"

@@ -89,7 +89,7 @@ def progress(items: Iterable[T], *, total: int | None = None, desc: str = "") ->
     """Wrap `items` in the one progress bar: remaining time, late to appear, silent when not wanted."""
     if settings.progress is False:
         return items
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     disable = None if settings.progress is None else False
     return tqdm(items, total=total, desc=desc, delay=settings.progress_delay, disable=disable, leave=False)

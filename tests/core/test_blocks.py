@@ -27,7 +27,7 @@ def container(request, tmp_path):
         X = {"h5py": DENSE, "backed": sparse.csr_matrix(DENSE), "backed csc": sparse.csc_matrix(DENSE)}[kind]
         ad.AnnData(X).write_h5ad(tmp_path / "x.h5ad")
         adata = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
-        request.addfinalizer(adata.file.close)
+        request.addfinalizer(adata.file.close)  # noqa: PT021
         return adata.X
     if kind == "dask":
         da = pytest.importorskip("dask.array")

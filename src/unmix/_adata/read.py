@@ -98,7 +98,7 @@ def summarise_rows(matrix: Matrix, *, n_jobs: int = 1) -> RowSummary:
 
 
 def _summarise_block(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    values = block.data if sparse.issparse(block) else block
+    values: np.ndarray = block.data if sparse.issparse(block) else block  # type: ignore[assignment]
     n = block.shape[0]
     totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
     smallest = float(values.min()) if values.size else 0.0

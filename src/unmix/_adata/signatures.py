@@ -92,7 +92,9 @@ def reference_signatures(
 
 def warn_few_cells(names: list[str], signatures: Signatures) -> None:
     """Name the types that have too few cells to stand on their own."""
-    few = [f"{name} ({n} cells)" for name, n, w in zip(names, signatures.n_cells, signatures.shrinkage, strict=True) if w]
+    few = [
+        f"{name} ({n} cells)" for name, n, w in zip(names, signatures.n_cells, signatures.shrinkage, strict=True) if w
+    ]
     if few:
         msg = f"types with few cells were shrunk towards the pooled mean: {', '.join(few)}."
         warnings.warn(msg, SignatureWarning, stacklevel=3)
@@ -146,11 +148,14 @@ def _signature_of_table(table: pd.DataFrame) -> Signature:
             msg = f"the {what} of the signature must be unique; {axis[axis.duplicated()][:3].tolist()} occur more than once."
             raise ValueError(msg)
     if table.shape[1] < 2 or table.shape[0] < 1 or any(dtype.kind not in "biuf" for dtype in table.dtypes):
-        msg = f"a signature must be a numeric genes x types table of at least two types, got shape {table.shape}, {set(map(str, table.dtypes))}."
+        kinds = sorted(set(map(str, table.dtypes)))
+        msg = f"a signature must be a numeric genes x types table of two types or more, got {table.shape} of {kinds}."
         raise ValueError(msg)
     profiles = table.to_numpy(dtype=np.float64)
     if not np.isfinite(profiles).all() or profiles.min() < 0:
-        msg = "a signature must hold finite, non-negative values on a linear scale (counts, CPM or TPM, not logarithms)."
+        msg = (
+            "a signature must hold finite, non-negative values on a linear scale (counts, CPM or TPM, not logarithms)."
+        )
         raise ValueError(msg)
     is_marker = profiles == profiles.max(axis=1, keepdims=True)
     return Signature(table.index.astype(str), [str(n) for n in table.columns], profiles, is_marker & (profiles > 0))

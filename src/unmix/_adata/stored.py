@@ -20,9 +20,7 @@ def stored_entry(adata: "AnnData", key: str, *tools: str) -> dict[str, Any]:
     entry = adata.uns.get(key)
     if isinstance(entry, dict) and entry.get("params", {}).get("tool") in tools:
         return entry
-    have = sorted(
-        k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("params", {}).get("tool") in tools
-    )
+    have = sorted(k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("params", {}).get("tool") in tools)
     msg = f"no result of {' or '.join(f'`tl.{t}`' for t in tools)} under the key {key!r}; keys with one: {have}."
     raise KeyError(msg)
 

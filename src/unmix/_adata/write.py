@@ -70,7 +70,7 @@ def _storable_table(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     table.columns = column_names([str(name) for name in table.columns])
     table.index = table.index.astype(str)
-    for name in table.columns[table.dtypes == object]:
+    for name in table.columns[[dtype == object for dtype in table.dtypes]]:
         table[name] = pd.Categorical(table[name].astype(str))
     return table
 
@@ -139,7 +139,7 @@ def _prepared(adata: "AnnData", attribute: str, value: Any) -> Any:
 
 def _current(adata: "AnnData", attribute: str, key: str) -> Any:
     slot = getattr(adata, attribute)
-    return slot[key] if key in slot else _ABSENT
+    return slot.get(key, _ABSENT)
 
 
 def _restore(adata: "AnnData", attribute: str, key: str, value: Any) -> None:

@@ -301,5 +301,3 @@ def _between(values: np.ndarray, use: np.ndarray) -> np.ndarray:
 def best_rank(silhouettes: Sequence[float], ranks: Sequence[int]) -> int:
     """Return the rank of highest stability; the largest among equals."""
     return max(zip(silhouettes, ranks, strict=True))[1]
-
-

@@ -117,7 +117,9 @@ def _simplex_block(block: Block, profile: np.ndarray, gene_weights: Any, columns
     chosen = block[:, columns]
     totals = np.asarray(chosen.sum(axis=1, dtype=np.float64)).ravel()
     scale = 1.0 / np.where(totals > 0, totals, 1.0)
-    shares = sparse.csr_array(sparse.diags_array(scale) @ chosen) if sparse.issparse(chosen) else chosen * scale[:, None]
+    shares = (
+        sparse.csr_array(sparse.diags_array(scale) @ chosen) if sparse.issparse(chosen) else chosen * scale[:, None]
+    )
     return least_squares_block(shares, profile, profile.T @ profile, gene_weights, "simplex", None)
 
 
@@ -206,7 +208,7 @@ def significance(correlation: np.ndarray, null: np.ndarray) -> tuple[np.ndarray,
     return p, q
 
 
-def _as_dense(block: Block) -> np.ndarray:
+def _as_dense(block: Any) -> np.ndarray:
     return np.array(block.toarray() if sparse.issparse(block) else block, dtype=np.float64, order="C")
 
 

@@ -246,9 +246,7 @@ def choose_markers(
     >>> [m.tolist() for m in choice.markers], choice.n_markers
     ([[0], [1], [2], [3]], 1)
     """
-    ranked = [
-        _ranked_genes(log_fold_change[:, k], q_values[:, k], bounds[0], max_q) for k in range(profiles.shape[1])
-    ]
+    ranked = [_ranked_genes(log_fold_change[:, k], q_values[:, k], bounds[0], max_q) for k in range(profiles.shape[1])]
     sizes = range(bounds[0], max(bounds[0], min(bounds[1], max(map(len, ranked)))) + 1)
     curve = np.array([(size, _condition_number(profiles, ranked, size)) for size in sizes])
     best = int(curve[np.argmin(curve[:, 1]), 0])

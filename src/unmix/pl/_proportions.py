@@ -142,9 +142,7 @@ def _maps(
     return axes
 
 
-def _top(
-    adata: AnnData, table: pd.DataFrame, xy: np.ndarray, colours: dict[str, str], ax: "Axes | None"
-) -> "Axes":
+def _top(adata: AnnData, table: pd.DataFrame, xy: np.ndarray, colours: dict[str, str], ax: "Axes | None") -> "Axes":
     """The largest type of every spot."""
     from matplotlib.patches import Patch
 

@@ -1,6 +1,5 @@
 """Signatures of cell types from labelled cells."""
 
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -86,7 +85,7 @@ def signatures(
     --------
     >>> import unmix as um
     >>> _, reference = um.datasets.pbmc_spots()
-    >>> um.pp.signatures(reference, "cell_type", n_markers=(5, 50))
+    >>> um.pp.signatures(reference, "cell_type", n_markers=(5, 50), min_cells=4)
     >>> reference.varm["signatures"].loc["CD79A"].idxmax()
     'CD19+ B'
     """
@@ -125,5 +124,3 @@ def _marker_of(markers: list[np.ndarray], log_fold_change: np.ndarray, names: li
         better = genes[log_fold_change[genes, k] > largest[genes]]
         owner[better], largest[better] = k, log_fold_change[better, k]
     return pd.Categorical.from_codes(owner, names)
-
-

@@ -9,4 +9,13 @@ from unmix.tl._starfysh_archetypes import starfysh_archetypes
 from unmix.tl._transform import transform
 from unmix.tl._zinb_ae import zinb_ae
 
-__all__ = ["autoencoder", "deconvolve", "factorize", "joint_nmf", "metagenes", "starfysh_archetypes", "transform", "zinb_ae"]
+__all__ = [
+    "autoencoder",
+    "deconvolve",
+    "factorize",
+    "joint_nmf",
+    "metagenes",
+    "starfysh_archetypes",
+    "transform",
+    "zinb_ae",
+]

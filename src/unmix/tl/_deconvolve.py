@@ -186,7 +186,9 @@ def deconvolve(
     )
     found = fit_weights(matrix.X, S, columns, method, options, n_jobs=threads)
     if found.counted is not None and isinstance(reference, AnnData) and np.isfinite(cells_per_spot):
-        found = with_scatter(found, aligned.signature, reference, str(groupby), reference_layer, cells_per_spot, threads)
+        found = with_scatter(
+            found, aligned.signature, reference, str(groupby), reference_layer, cells_per_spot, threads
+        )
     null = fit_null(matrix.X, S, columns, method, options, n_perms, rng) if n_perms else None
     return result_slots(adata, aligned, found, null, key_added, as_rna=as_rna, scores=bool(absolute))
 
@@ -316,7 +318,9 @@ def result_slots(
         "genes": list(signature.genes),
         "overlap": aligned.overlap,
         "ignored_case": aligned.ignored_case,
-        "status": {name: int(n) for name, n in zip(*np.unique(np.asarray(status, str), return_counts=True), strict=True)},
+        "status": {
+            name: int(n) for name, n in zip(*np.unique(np.asarray(status, str), return_counts=True), strict=True)
+        },
     }
     if null is not None:
         slots.obs[key + keys.PVAL], slots.obs[key + keys.QVAL] = significance(found.correlation, null)
