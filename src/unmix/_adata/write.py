@@ -70,7 +70,7 @@ def _storable_table(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     table.columns = column_names([str(name) for name in table.columns])
     table.index = table.index.astype(str)
-    for name in table.columns[[dtype == object for dtype in table.dtypes]]:
+    for name in table.select_dtypes(object).columns:
         table[name] = pd.Categorical(table[name].astype(str))
     return table
 

@@ -41,7 +41,8 @@ def deconvolve(
     groupby
         Column of the reference with the cell type; left out for a signature.
     method
-        How to fit: a count model that estimates the platform effect (auto), likelihood of counts, least squares, or nu-SVR (CIBERSORT).
+        How to fit: a count model that estimates the platform effect (auto), likelihood of counts, least squares, or
+        nu-SVR (CIBERSORT).
     layer
         Layer of the spots with the counts.
     reference_layer

@@ -13,7 +13,8 @@ Notation, elementwise: count :math:`x`, mean :math:`\mu = e^a`, inverse dispersi
     \log ZINB(x) = \log(1 - \pi) + \log NB(x)
 
 Every likelihood is two small functions, one for the zeros and one for the counts above zero; each returns the
-log-likelihood and its derivatives. The zeros of a count matrix, most of it, so need no gamma function, and L and its derivative vanish as
+log-likelihood and its derivatives. The zeros of a count matrix, most of it, so need no gamma function, and L and
+its derivative vanish as
 :math:`\theta \to \infty`, which leaves the Poisson distribution. Counts above zero are evaluated in double precision
 whatever the precision of the parameters: they are few, and their terms cancel.
 """

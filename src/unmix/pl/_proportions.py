@@ -121,7 +121,7 @@ def _maps(
     cmap: str,
     ax: "Axes | None",
 ) -> "list[Axes]":
-    """One map per type; spots that could not be fitted are grey."""
+    """Draw one map per type; spots that could not be fitted are grey."""
     if ax is not None and table.shape[1] > 1:
         msg = f"`ax` takes one map, but {table.shape[1]} types are to be drawn; name one with `types=`."
         raise ValueError(msg)
@@ -143,7 +143,7 @@ def _maps(
 
 
 def _top(adata: AnnData, table: pd.DataFrame, xy: np.ndarray, colours: dict[str, str], ax: "Axes | None") -> "Axes":
-    """The largest type of every spot."""
+    """Draw the largest type of every spot."""
     from matplotlib.patches import Patch
 
     panel = ax if ax is not None else grid(1, size=5)[1][0]
@@ -161,7 +161,7 @@ def _top(adata: AnnData, table: pd.DataFrame, xy: np.ndarray, colours: dict[str,
 
 
 def _bars(table: pd.DataFrame, unit: str, colours: dict[str, str], ax: "Axes | None") -> "Axes":
-    """One stacked bar per observation."""
+    """Draw one stacked bar per observation."""
     from matplotlib import pyplot as plt
 
     if ax is None:

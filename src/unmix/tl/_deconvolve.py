@@ -127,7 +127,8 @@ def deconvolve(
         With `n_perms`: (1 + number of null correlations at least as large) / (1 + `n_perms`), and Benjamini-Hochberg.
     `uns[key_added]` : dict
         `names`, `fraction_of` (`"cells"`, `"RNA"` or `"score"`), `sizes`, `genes`, `overlap` (markers per type that the data
-        has), `status` (how many spots of each), `null` (with `n_perms`), `params`; with `"auto"` also `chosen` (what was chosen, and by what), `tau` (sd of the log
+        has), `status` (how many spots of each), `null` (with `n_perms`), `params`; with `"auto"` also `chosen` (what was chosen, and by what), `tau`
+        (sd of the log
         platform factors), `dispersion`, and `worst_genes` (counts and fitted means of the genes that fit worst).
 
     Raises
@@ -256,8 +257,8 @@ def choose_genes(aligned: Alignment, genes: str | Sequence[str] | None, method: 
     if isinstance(genes, str):
         used = signature.is_marker.any(axis=1) if genes == "markers" else np.ones(len(signature.genes), dtype=bool)
     else:
-        used = signature.genes.isin(list(genes))
-    used &= signature.profiles.any(axis=1)
+        used = np.asarray(signature.genes.isin(list(genes)))
+    used = used & signature.profiles.any(axis=1)
     if not used.any():
         msg = f"none of the genes to fit ({genes!r}) is expressed in the reference and present in the data."
         raise ValueError(msg)
