@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from unmix.core.signatures import SCALE, choose_markers, collinear_types, moments, signatures_from_moments
+from unmix.core.signatures import (
+    SCALE,
+    choose_markers,
+    collinear_types,
+    moments,
+    signatures_from_moments,
+    with_wilcoxon,
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +106,13 @@ def test_collinear_types_are_found():
     profiles = np.random.default_rng(0).gamma(1, 1, (20, 3))
     profiles[:, 2] = 5 * profiles[:, 0]
     assert [(i, j) for i, j, _ in collinear_types(profiles)] == [(0, 2)]
+
+
+def test_wilcoxon_equals_scipy_and_leaves_out_unlabelled_cells(cells):
+    X, labels = cells[0], cells[1].copy()
+    labels[:7] = -1
+    found = with_wilcoxon(signatures_from_moments(moments(X, labels, 3)), sparse.csr_matrix(X), labels)
+    logged = np.log1p((SCALE / X.sum(axis=1, keepdims=True)) * X)
+    a, b = logged[labels == 2], logged[(labels >= 0) & (labels != 2)]
+    p = stats.mannwhitneyu(a, b, method="asymptotic", use_continuity=False).pvalue
+    np.testing.assert_allclose(found.p_values[:, 2], p, rtol=1e-9)

@@ -9,7 +9,14 @@ import pandas as pd
 
 from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
 from unmix._settings import logger
-from unmix.core.signatures import Signatures, choose_markers, collinear_types, moments, signatures_from_moments
+from unmix.core.signatures import (
+    Signatures,
+    choose_markers,
+    collinear_types,
+    moments,
+    signatures_from_moments,
+    with_wilcoxon,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,7 +69,13 @@ class Alignment:
 
 
 def reference_signatures(
-    reference: "AnnData", groupby: str, *, layer: str | None = None, min_cells: int = 10, n_jobs: int = 1
+    reference: "AnnData",
+    groupby: str,
+    *,
+    layer: str | None = None,
+    test: str = "welch",
+    min_cells: int = 10,
+    n_jobs: int = 1,
 ) -> tuple[list[str], pd.Index, Signatures]:
     """Compute the signatures of the labelled cells of `reference`.
 
@@ -87,7 +100,8 @@ def reference_signatures(
         raise ValueError(msg)
     recoded = np.where(codes >= 0, np.searchsorted(present, codes), -1)
     sums = moments(matrix.X, recoded, len(names), n_jobs=n_jobs)
-    return names, matrix.var_names, signatures_from_moments(sums, min_cells=min_cells)
+    found = signatures_from_moments(sums, min_cells=min_cells)
+    return names, matrix.var_names, with_wilcoxon(found, matrix.X, recoded) if test == "wilcoxon" else found
 
 
 def warn_few_cells(names: list[str], signatures: Signatures) -> None:

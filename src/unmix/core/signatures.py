@@ -4,13 +4,15 @@ Symbols: y_cg is the count of gene g in cell c, n_c = sum_g y_cg its depth, x_cg
 profile of type k is S_gk, the mean of `SCALE` x_cg over its n_k cells, with sampling variance V_gk.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numba as nb
 import numpy as np
 from scipy import sparse, stats
 
-from unmix.core.blocks import Block, reduce_rows
+from unmix.core.blocks import Block, iter_blocks, reduce_rows
+from unmix.core.markers import rank_markers
 
 SCALE = 1e4
 """Profiles are counts per `SCALE` counts."""
@@ -171,6 +173,33 @@ def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
         m.depth / m.n_cells,
         weight,
     )
+
+
+def with_wilcoxon(signatures: Signatures, X: Any, labels: np.ndarray) -> Signatures:
+    """Replace the p- and q-values by those of Wilcoxon's rank-sum test, with ties, on log1p of depth-normalised counts.
+
+    Parameters
+    ----------
+    signatures
+        What :func:`signatures_from_moments` made of the same cells.
+    X
+        Counts, cells x genes; the labelled cells are gathered into one sparse matrix.
+    labels
+        Type of every cell, -1 for cells to leave out.
+    """
+    parts = [_log_shares(block)[labels[rows] >= 0] for rows, block in iter_blocks(X)]
+    labelled = labels[labels >= 0]
+    member = labelled[:, None] == np.arange(len(signatures.n_cells))
+    ranked = rank_markers(sparse.csc_array(sparse.vstack(parts)), member)
+    return replace(signatures, p_values=ranked.pval, q_values=stats.false_discovery_control(ranked.pval, axis=0))
+
+
+def _log_shares(block: Block) -> sparse.csr_array:
+    cells = sparse.csr_array(block).astype(np.float64)
+    totals = np.asarray(cells.sum(axis=1)).ravel()
+    shares = sparse.csr_array(sparse.diags_array(SCALE / np.where(totals > 0, totals, 1.0)) @ cells)
+    shares.data = np.log1p(shares.data)
+    return shares
 
 
 def _moderated_variances(mean: np.ndarray, within: np.ndarray, n_cells: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Signatures of cell types from labelled cells."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -18,6 +20,7 @@ def signatures(
     groupby: str,
     *,
     layer: str | None = None,
+    test: Literal["welch", "wilcoxon"] = "welch",
     n_markers: tuple[int, int] = (50, 150),
     max_q: float = 0.01,
     min_cells: int = 10,
@@ -28,7 +31,7 @@ def signatures(
     """Signatures of the cell types of a labelled reference: profiles, their variances, tests and markers.
 
     One pass over the cells. The profile of a type is the mean of its cells' counts per 10,000; beside it stands the
-    sampling variance of every entry. Each type is tested against all other cells (Welch's t-test on `log1p`, FDR by
+    sampling variance of every entry. Each type is tested against all other cells (on `log1p`, FDR by
     Benjamini-Hochberg); markers are the genes of largest fold change below `max_q`, as many per type as give the
     signature the smallest condition number (Newman et al. 2015). Types of fewer than `min_cells` cells are shrunk towards
     the pooled mean, by the share of their distance from it that sampling explains, and named in a warning.
@@ -41,6 +44,9 @@ def signatures(
         Column of `obs` with the cell type; cells without a label are left out.
     layer
         Layer with the counts; `None` for `X`.
+    test
+        Test of a type against all other cells, on `log1p` of depth-normalised counts: Welch's t-test, in the same pass as
+        the profiles, or Wilcoxon's rank-sum test with correction for ties, which gathers the cells into one sparse matrix.
     n_markers
         Smallest and largest number of markers per type.
     max_q
@@ -89,8 +95,15 @@ def signatures(
     >>> reference.varm["signatures"].loc["CD79A"].idxmax()
     'CD19+ B'
     """
+    if test not in ("welch", "wilcoxon"):
+        msg = f"`test` must be 'welch' or 'wilcoxon', got {test!r}."
+        raise ValueError(msg)
+    if not 1 <= n_markers[0] <= n_markers[1]:
+        msg = f"`n_markers` must be two integers, 1 <= smallest <= largest, got {n_markers!r}."
+        raise ValueError(msg)
+    threads = settings.threads(n_jobs)
     names, genes, found = reference_signatures(
-        adata, groupby, layer=layer, min_cells=min_cells, n_jobs=settings.threads(n_jobs)
+        adata, groupby, layer=layer, test=test, min_cells=min_cells, n_jobs=threads
     )
     warn_few_cells(names, found)
     choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=n_markers, max_q=max_q)

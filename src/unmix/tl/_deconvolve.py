@@ -127,7 +127,8 @@ def deconvolve(
         With `n_perms`: (1 + number of null correlations at least as large) / (1 + `n_perms`), and Benjamini-Hochberg.
     `uns[key_added]` : dict
         `names`, `fraction_of` (`"cells"`, `"RNA"` or `"score"`), `sizes`, `genes`, `overlap` (markers per type that the data
-        has), `status` (how many spots of each), `null` (with `n_perms`), `params`; with `"auto"` also `chosen` (what was chosen, and by what), `tau`
+        has), `status` (how many spots of each), `null` (with `n_perms`), `params`; with `"auto"` also `chosen` (what
+        was chosen, and by what), `tau`
         (sd of the log
         platform factors), `dispersion`, and `worst_genes` (counts and fitted means of the genes that fit worst).
 
@@ -263,7 +264,7 @@ def choose_genes(aligned: Alignment, genes: str | Sequence[str] | None, method: 
         msg = f"none of the genes to fit ({genes!r}) is expressed in the reference and present in the data."
         raise ValueError(msg)
     logger.info("%d genes are fitted", int(used.sum()))
-    return Alignment(signature.take(used), aligned.columns[used], aligned.overlap, aligned.ignored_case)
+    return Alignment(signature.take(np.asarray(used)), aligned.columns[used], aligned.overlap, aligned.ignored_case)
 
 
 def weights_of_genes(signature: Signature, gene_weights: Any) -> np.ndarray | None:

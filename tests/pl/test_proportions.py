@@ -1,0 +1,71 @@
+"""Pictures of proportions hold the stored numbers, titles and units."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+import unmix as um
+
+mpl.use("Agg")
+pytestmark = pytest.mark.filterwarnings("ignore::unmix._adata.signatures.SignatureWarning")
+
+
+@pytest.fixture(scope="module")
+def spots():
+    spots, reference = um.datasets.pbmc_spots(shape=(4, 5))
+    um.tl.deconvolve(spots, reference, groupby="cell_type", method="nnls")
+    return spots
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_maps_show_every_type(spots):
+    table = um.get.proportions(spots)
+    axes = um.pl.proportions(spots, show=False)
+    assert [ax.get_title() for ax in axes] == list(table.columns)
+    for ax in axes:
+        np.testing.assert_allclose(ax.collections[0].get_array(), table[ax.get_title()])
+    labels = {ax.get_ylabel() for ax in axes[0].get_figure().axes} - {""}
+    assert labels == {"share of cells"}
+
+
+def test_one_map_in_axes_of_the_caller_and_a_shared_scale(spots):
+    _, ax = plt.subplots()
+    assert um.pl.proportions(spots, types=["CD19+ B"], ax=ax, show=False) == [ax]
+    with pytest.raises(ValueError, match="one map"):
+        um.pl.proportions(spots, ax=ax, show=False)
+    axes = um.pl.proportions(spots, vmax="shared", show=False)
+    assert len({a.collections[0].get_clim() for a in axes}) == 1
+
+
+def test_the_tissue_image_lies_under_the_spots(spots):
+    with_image = spots.copy()
+    image = np.zeros((40, 60, 3))
+    with_image.uns["spatial"] = {"lib": {"images": {"hires": image}, "scalefactors": {"tissue_hires_scalef": 10.0}}}
+    ax = um.pl.proportions(with_image, types=["CD19+ B"], show=False)[0]
+    assert ax.images[0].get_extent() == [0, 6.0, 4.0, 0]
+
+
+def test_leading_types_and_bars(spots, tmp_path):
+    table = um.get.proportions(spots)
+    ax = um.pl.proportions(spots, kind="top", show=False)[0]
+    shown = {t.get_text() for t in ax.get_legend().get_texts()}
+    assert shown == set(table.idxmax(axis=1))
+    ax = um.pl.proportions(spots, kind="bars", save=tmp_path / "bars.png")[0]
+    heights = np.array([patch.get_height() for patch in ax.patches]).reshape(table.shape[1], len(table))
+    np.testing.assert_allclose(heights.sum(axis=0), 1)
+    assert (tmp_path / "bars.png").stat().st_size > 0
+
+
+def test_what_is_not_there_is_named(spots):
+    with pytest.raises(KeyError, match="deconvolve"):
+        um.pl.proportions(spots, key="nothing")
+    with pytest.raises(ValueError, match="nobody"):
+        um.pl.proportions(spots, types=["nobody"])
+    with pytest.raises(KeyError, match="umap"):
+        um.pl.proportions(spots, kind="maps", basis="umap")
