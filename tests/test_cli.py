@@ -76,3 +76,27 @@ def test_a_file_is_replaced_only_when_complete(tmp_path):
         raise KeyboardInterrupt
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_every_kind_of_file_is_read(files, tmp_path):
+    import gzip
+
+    from scipy import io
+
+    from unmix.cli._files import read_data, read_reference
+
+    spots = ad.read_h5ad(files / "spots.h5ad")
+    folder = tmp_path / "mtx"
+    folder.mkdir()
+    with gzip.open(folder / "matrix.mtx.gz", "wb") as file:
+        io.mmwrite(file, spots.X.T)
+    with gzip.open(folder / "barcodes.tsv.gz", "wt") as file:
+        file.write("".join(f"{name}\n" for name in spots.obs_names))
+    with gzip.open(folder / "features.tsv.gz", "wt") as file:
+        file.write("".join(f"id_{name}\t{name}\tGene Expression\n" for name in spots.var_names))
+    read = read_data(folder)
+    assert list(read.var_names) == list(spots.var_names)
+    np.testing.assert_array_equal(read.X.toarray(), spots.X.toarray())
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [0.5, 0.0]}, index=["g1", "g2"])
+    table.to_csv(tmp_path / "s.tsv.gz", sep="\t")
+    pd.testing.assert_frame_equal(read_reference(tmp_path / "s.tsv.gz"), table)

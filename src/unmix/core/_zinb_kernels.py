@@ -259,8 +259,8 @@ def nb_rows(
             end = min(start + CHUNK, G)
             m = end - start
             q = Q[i, start:end] if inflated else A[i, start:end]
-            _nb_state(A[i, start:end], T[codes[i], start:end], _f(log_size[i]), bounds, B, bits)
-            _all_zeros(q, inflated, lam, B, bits, m)
+            _nb_state(A[i, start:end], T[codes[i], start:end], _f(log_size[i]), bounds, B, bits)  # type: ignore[arg-type]
+            _all_zeros(q, inflated, lam, B, bits, m)  # type: ignore[arg-type]
             if m < CHUNK:
                 B[_LOSS + m : _LOSS + CHUNK] = _f(1.0) if inflated else _f(0.0)
             while k < indptr[i + 1] and indices[k] < end:
