@@ -108,6 +108,8 @@ def test_problems_with_the_reference_are_named():
         um.tl.deconvolve(mixtures, signature, method="magic")
     with pytest.raises(ValueError, match="nusvr"):
         um.tl.deconvolve(mixtures, signature, method="nnls", absolute="sig.score")
+    with pytest.raises(ValueError, match="n_markers"):
+        um.tl.deconvolve(mixtures, signature, n_markers=(5, 2))
     assert not mixtures.obsm
 
 

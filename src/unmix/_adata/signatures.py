@@ -104,6 +104,14 @@ def reference_signatures(
     return names, matrix.var_names, with_wilcoxon(found, matrix.X, recoded) if test == "wilcoxon" else found
 
 
+def check_n_markers(n_markers: tuple[int, int]) -> None:
+    """Refuse bounds that are no two integers, 1 <= smallest <= largest."""
+    whole = len(n_markers) == 2 and all(isinstance(n, int | np.integer) for n in n_markers)
+    if not whole or not 1 <= n_markers[0] <= n_markers[1]:
+        msg = f"`n_markers` must be two integers, 1 <= smallest <= largest, got {n_markers!r}."
+        raise ValueError(msg)
+
+
 def warn_few_cells(names: list[str], signatures: Signatures) -> None:
     """Name the types that have too few cells to stand on their own."""
     few = [

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
-from unmix._adata.signatures import reference_signatures, table_of, warn_few_cells
+from unmix._adata.signatures import check_n_markers, reference_signatures, table_of, warn_few_cells
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -98,9 +98,7 @@ def signatures(
     if test not in ("welch", "wilcoxon"):
         msg = f"`test` must be 'welch' or 'wilcoxon', got {test!r}."
         raise ValueError(msg)
-    if not 1 <= n_markers[0] <= n_markers[1]:
-        msg = f"`n_markers` must be two integers, 1 <= smallest <= largest, got {n_markers!r}."
-        raise ValueError(msg)
+    check_n_markers(n_markers)
     threads = settings.threads(n_jobs)
     names, genes, found = reference_signatures(
         adata, groupby, layer=layer, test=test, min_cells=min_cells, n_jobs=threads

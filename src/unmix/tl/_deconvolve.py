@@ -11,7 +11,15 @@ from scipy.stats import norm
 
 from unmix._adata import keys
 from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
-from unmix._adata.signatures import Alignment, Signature, align, check_collinear, read_signature, table_of
+from unmix._adata.signatures import (
+    Alignment,
+    Signature,
+    align,
+    check_collinear,
+    check_n_markers,
+    read_signature,
+    table_of,
+)
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import logger, settings
@@ -162,6 +170,7 @@ def deconvolve(
     """
     threads = settings.threads(n_jobs)
     check_options(method, genes, gene_weights, absolute, quantile_normalize, degenerate, n_perms)
+    check_n_markers(n_markers)
     if not cells_per_spot > 0:
         msg = f"`cells_per_spot` must be positive (inf for bulk), got {cells_per_spot!r}."
         raise ValueError(msg)
