@@ -104,14 +104,12 @@ TOOLS = {
         counts,
         lambda: {"n_latent": 3, "likelihood": "nb", "max_epochs": 1},
         {"obsm['X_ae']", "obs['ae_nll']", "var['ae_dispersion']", "uns['ae']"},
-        tolerance=1e-5,
     ),
     "zinb_ae": Case(
         um.tl.zinb_ae,
         counts,
         lambda: {"n_latent": 3, "max_epochs": 1},
         {"obsm['X_zinb_ae']", "obs['zinb_ae_nll']", "uns['zinb_ae']"},
-        tolerance=1e-5,
     ),
     "signatures": Case(
         um.pp.signatures,

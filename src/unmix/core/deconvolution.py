@@ -4,7 +4,6 @@ Rows y_i of X are explained by `S w_i`, S the signatures (genes x types) and w_i
 between the methods is the loss; what they share is here: reading blocks, rows that cannot be fitted, and the permutation null.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -222,8 +221,7 @@ def _dense(X: Any, purpose: str) -> np.ndarray:
 
 def _median(X: Any) -> float:
     """Return the median of all entries of X; 0 without reading them all at once where most are 0."""
-    count: Callable[[Block], int] = _count_zeros
-    zeros = reduce_rows(count, X)
+    zeros = reduce_rows(_count_zeros, X)
     return 0.0 if zeros > X.shape[0] * X.shape[1] / 2 else float(np.median(_dense(X, "the median of a sample")))
 
 
