@@ -2,11 +2,13 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
 
 import unmix as um
+from unmix._adata import write as writing
 
 
 def views():
@@ -55,9 +57,139 @@ def test_refusals():
         um.tl.joint_nmf(data["rna"], 2)
     with pytest.raises(ValueError, match="each of"):
         um.tl.joint_nmf(data, 2, weights={"rna": 1.0})
+    with pytest.raises(ValueError, match="weight >= 0"):
+        um.tl.joint_nmf(data, 2, weights="equal")
+    with pytest.raises(ValueError, match="`loss` must be one of"):
+        um.tl.joint_nmf(data, 2, loss={"rna": "kl", "adt": "poisson"})
+    with pytest.raises(ValueError, match="`align`, `online` need `batch_key`"):
+        um.tl.joint_nmf(data, 2, align=True, online=2)
+    with pytest.raises(ValueError, match="`n_components` must be"):
+        um.tl.joint_nmf(data, 0)
+    with pytest.raises(KeyError, match="layer"):
+        um.tl.joint_nmf(data, 2, layer={"rna": "nothing"})
     data["adt"].obs_names = [f"other{i}" for i in range(200)]
     with pytest.raises(ValueError, match="same name"):
         um.tl.joint_nmf(data, 2)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl", {"rna": "kl", "adt": "frobenius"}], ids=str)
+def test_transform_predicts_the_missing_modality(loss, tmp_path):
+    data = views()
+    train = {name: part[:150].copy() for name, part in data.items()}
+    um.tl.joint_nmf(train, 3, loss=loss)
+    train["rna"].write_h5ad(tmp_path / "rna.h5ad")
+    fitted, new = ad.read_h5ad(tmp_path / "rna.h5ad"), data["rna"][150:].copy()
+    um.tl.transform(new, fitted, key="joint_nmf", predict="adt")
+    predicted, truth = new.obsm["joint_nmf_adt"], data["adt"][150:].to_df()
+    assert list(predicted.columns) == list(truth.columns)
+    if loss == "kl":
+        truth = truth.div(truth.sum(axis=1), axis=0)
+    assert np.median([np.corrcoef(predicted[p], truth[p])[0, 1] for p in truth]) > 0.9
+    own = data["rna"][:150].copy()
+    um.tl.transform(own, fitted, key="joint_nmf")
+    assert np.corrcoef(own.obsm["X_joint_nmf"].ravel(), fitted.obsm["X_joint_nmf"].ravel())[0, 1] > 0.98
+    with pytest.raises(KeyError, match=r"can predict \['adt'\]"):
+        um.tl.transform(new, fitted, key="joint_nmf", predict=["atac"])
+
+
+def test_a_failure_while_writing_the_second_leaves_the_first(monkeypatch):
+    data = views()
+    data["rna"].obsm["X_joint_nmf"] = np.ones((200, 1))
+    calls, current = iter(range(100)), writing._current
+
+    def failing(*args):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return current(*args)
+
+    monkeypatch.setattr(writing, "_current", failing)
+    with pytest.raises(KeyboardInterrupt):
+        um.tl.joint_nmf(data, 3)
+    np.testing.assert_array_equal(data["rna"].obsm["X_joint_nmf"], np.ones((200, 1)))
+    assert not data["rna"].varm.keys() | data["rna"].uns.keys() | data["adt"].obsm.keys() | data["adt"].uns.keys()
+
+
+def test_layers_by_modality():
+    data, same = views(), views()
+    data["rna"].layers["counts"] = data["rna"].X.copy()
+    data["rna"].X = np.zeros(data["rna"].shape, np.float32)
+    um.tl.joint_nmf(data, 3, layer={"rna": "counts"})
+    um.tl.joint_nmf(same, 3)
+    np.testing.assert_array_equal(data["adt"].varm["joint_nmf"], same["adt"].varm["joint_nmf"])
+
+
+def batches(n=240):
+    """Two batches of the same three programs; the second has more of the last genes, and none of the first three."""
+    r = np.random.default_rng(2)
+    H, codes = r.gamma(0.3, 3, (3, 40)), np.arange(n) % 2
+    W = r.dirichlet([0.3] * 3, n)
+    X = r.poisson(W @ H + np.where(codes[:, None] == 1, np.where(np.arange(40) >= 36, 4.0, 0.0), 0.0))
+    X[codes == 1, :3] = 0
+    adata = AnnData(sparse.csr_matrix(X.astype(np.float32)))
+    adata.var_names = [f"g{j}" for j in range(40)]
+    adata.obs["batch"] = pd.Categorical(np.array(["a", "b"])[codes])
+    return adata
+
+
+def test_genes_that_one_batch_measured():
+    adata, table = batches(), batches()
+    um.tl.joint_nmf(adata, 3, batch_key="batch", measured="nonzero")
+    assert not adata.varm["joint_nmf"][:3].any()
+    assert adata.varm["joint_nmf_specific"][:3, :3].any()
+    assert not adata.varm["joint_nmf_specific"][:3, 3:].any()
+    of = {b: np.asarray((table[table.obs["batch"] == b].X > 0).sum(axis=0)).ravel() > 0 for b in "ab"}
+    table.varm["seen"] = pd.DataFrame(of, index=table.var_names)
+    um.tl.joint_nmf(table, 3, batch_key="batch", measured="seen")
+    np.testing.assert_array_equal(table.varm["joint_nmf"], adata.varm["joint_nmf"])
+    with pytest.raises(KeyError, match="it lacks"):
+        um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"][["a"]])
+    with pytest.raises(ValueError, match="no batch measured"):
+        um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"] & False)
+
+
+def test_a_batch_is_added_to_a_fit():
+    old, new = batches(), batches(300)[240:].copy()
+    um.tl.joint_nmf(old, 3, batch_key="batch")
+    new.obs["batch"] = pd.Categorical(["c"] * 60)
+    um.tl.joint_nmf(new, 3, batch_key="batch", start=old, freeze=True)
+    np.testing.assert_allclose(new.varm["joint_nmf"], old.varm["joint_nmf"], rtol=1e-6)
+    assert list(new.uns["joint_nmf"]["batches"]) == ["c"]
+    both = ad.concat([old, new])
+    both.obs["batch"] = both.obs["batch"].astype(str)
+    um.tl.joint_nmf(both, 3, batch_key="batch", start=old)
+    assert both.varm["joint_nmf_specific"].shape == (40, 9)
+    same = np.corrcoef(both.obsm["X_joint_nmf"][:240].ravel(), old.obsm["X_joint_nmf"].ravel())[0, 1]
+    assert same > 0.95
+    with pytest.raises(ValueError, match="4 components"):
+        um.tl.joint_nmf(both, 4, batch_key="batch", start=old)
+    with pytest.raises(ValueError, match="give `start=`"):
+        um.tl.joint_nmf(both, 3, batch_key="batch", freeze=True)
+    with pytest.raises(ValueError, match="at least two"):
+        um.tl.joint_nmf(new, 3, batch_key="batch")
+
+
+def test_transform_knows_the_batches():
+    adata = batches()
+    um.tl.joint_nmf(adata, 3, batch_key="batch", tol=1e-9, max_iter=5000)
+    again = batches()
+    um.tl.transform(again, adata, key="joint_nmf")
+    np.testing.assert_allclose(again.obsm["X_joint_nmf"], adata.obsm["X_joint_nmf"], atol=0.05)
+    del again.obs["batch"]
+    um.tl.transform(again, adata, key="joint_nmf")
+    assert np.corrcoef(again.obsm["X_joint_nmf"].ravel(), adata.obsm["X_joint_nmf"].ravel())[0, 1] > 0.9
+
+
+def test_alignment_and_online_passes():
+    adata = batches()
+    um.tl.joint_nmf(adata, 3, batch_key="batch", align=True, online=3)
+    aligned, plain = adata.obsm["X_joint_nmf_aligned"], adata.obsm["X_joint_nmf"]
+    assert aligned.dtype == np.float32
+    np.testing.assert_array_equal(aligned[::2], plain[::2])
+    assert (aligned[1::2] != plain[1::2]).any()
+    with pytest.raises(ValueError, match="`online` must be"):
+        um.tl.joint_nmf(adata, 3, batch_key="batch", online=-1)
+    with pytest.raises(ValueError, match="`loss` are for modalities"):
+        um.tl.joint_nmf(adata, 3, batch_key="batch", loss="kl")
 
 
 @pytest.mark.realdata

@@ -1,6 +1,6 @@
 """Writing results: storable values only, all of a tool's slots or none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,20 +104,27 @@ def write(adata: "AnnData", slots: Slots) -> None:
     slots
         What to write; `obs` and `var` values are columns, `obsm` and `varm` values arrays or DataFrames.
     """
+    write_all([(adata, slots)])
+
+
+def write_all(pairs: "Sequence[tuple[AnnData, Slots]]") -> None:
+    """Write the slots of several objects, or, on any error or interrupt, none of any."""
     ready = [
-        (attribute, key, _prepared(adata, attribute, value))
+        (adata, attribute, key, _prepared(adata, attribute, value))
+        for adata, slots in pairs
         for attribute in ATTRIBUTES
         for key, value in getattr(slots, attribute).items()
     ]
-    if adata.is_view:
-        adata._init_as_actual(adata.copy())
-    undo: list[tuple[str, str, Any]] = []
+    for adata, _ in pairs:
+        if getattr(adata, "is_view", False):
+            adata._init_as_actual(adata.copy())
+    undo: list[tuple[Any, str, str, Any]] = []
     try:
-        for attribute, key, value in ready:
-            undo.append((attribute, key, _current(adata, attribute, key)))
+        for adata, attribute, key, value in ready:
+            undo.append((adata, attribute, key, _current(adata, attribute, key)))
             getattr(adata, attribute)[key] = value
     except BaseException:
-        for attribute, key, value in reversed(undo):
+        for adata, attribute, key, value in reversed(undo):
             _restore(adata, attribute, key, value)
         raise
 

@@ -1,23 +1,14 @@
 """Non-negative factors that several modalities, or several batches, share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix import __version__
-from unmix._adata import keys
-from unmix._adata.convergence import warn_unsettled
-from unmix._adata.read import Matrix, check_expression, read_labels, read_matrix, summarise_rows
-from unmix._adata.tool import tool
-from unmix._adata.write import Slots, write
-from unmix._settings import settings
-from unmix.core.blocks import as_rows
-from unmix.core.factorization import Walk, usages
-from unmix.core.joint import Views, batch_usages, column_rms, joint_batches, joint_views
-from unmix.tl._project import aligned_loadings
+from unmix.tl._joint_batches import joint_nmf as fit_batches
+from unmix.tl._joint_views import fit_views
 
 
 def joint_nmf(
@@ -25,12 +16,18 @@ def joint_nmf(
     n_components: int,
     *,
     batch_key: str | None = None,
+    loss: Mapping[str, str] | str = "frobenius",
+    weights: Mapping[str, float] | str = "balanced",
     specificity: float = 5.0,
     scale: bool = True,
-    weights: Mapping[str, float] | str = "balanced",
+    measured: pd.DataFrame | str | None = None,
+    align: bool = False,
+    online: int = 0,
+    start: AnnData | None = None,
+    freeze: bool = False,
     tol: float = 1e-5,
     max_iter: int = 500,
-    layer: str | None = None,
+    layer: Mapping[str, str | None] | str | None = None,
     key_added: str = "joint_nmf",
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = None,
@@ -38,9 +35,9 @@ def joint_nmf(
 ) -> Any:
     r"""Factors shared by modalities (MuData, or a dict of AnnData), or by the batches of an AnnData.
 
-    Modalities: X_m ~ W H_m with one W; a cell that lacks a modality is fitted to the others. Batches:
-    X_b ~ W_b (H + V_b), where `specificity` is the price of the batch's own part V_b (integrative NMF). Give
-    non-negative data of comparable depth, such as log-normalised counts.
+    Modalities: X_m ~ W H_m with one W and a loss for each; a cell that lacks a modality is fitted to the others.
+    Batches: X_b ~ W_b (H + V_b), where `specificity` is the price of the batch's own part V_b (integrative NMF). Give
+    non-negative data of comparable depth, such as log-normalised counts, or counts with `loss="kl"`.
 
     Parameters
     ----------
@@ -50,18 +47,35 @@ def joint_nmf(
         Number of factors.
     batch_key
         Column of `obs` with the batch.
+    loss
+        For modalities: `"frobenius"` (squared error) or `"kl"` (likelihood of Poisson counts, whose depth is taken out
+        per cell), for all or by name.
+    weights
+        For modalities: weight of each one's loss by name, or `"balanced"`: those by which each costs the same under its
+        trivial fit (zero; for counts, cells and features independent).
     specificity
         For batches: weight of `||W_b V_b||^2`.
     scale
         For batches: divide each gene by its root mean square in the batch.
-    weights
-        For modalities: weight of each one's squared error by name, or `"balanced"`: one over its squared norm.
+    measured
+        For batches: which genes each measured, as a table genes x batches or the name of one in `varm`; `"nonzero"`: a
+        gene without any count in a batch was not measured there, as after an outer join. `None`: all. A gene that one
+        batch alone measured has loadings of that batch's own only (UINMF).
+    align
+        For batches: also write usages whose quantiles are those of the largest batch.
+    online
+        For batches: in how many passes, the first, loadings are improved after every block of rows; for data on disk.
+    start
+        For batches: an AnnData with an earlier fit of the same name, whose loadings are the start. Batches that it
+        does not know are added.
+    freeze
+        Whether the loadings of `start` stay as they are, so that usages remain comparable with the earlier ones.
     tol
         Stop where the loss falls by less than this fraction of itself per iteration.
     max_iter
         Largest number of iterations.
     layer
-        Layer with the matrix, in every modality; `None` for `X`.
+        Layer with the matrix, for all or by modality; `None` for `X`.
     key_added
         Name of the slots.
     rng
@@ -74,25 +88,29 @@ def joint_nmf(
     Returns
     -------
     `None`, or with `copy=True` the copy. Sets the following fields, for modalities in every AnnData (and `obsm` of the
-    MuData):
+    MuData), in all of them or in none:
 
     `obsm["X_" + key_added]` : float32, n_obs x k
-        Usages.
+        Usages, of mean 1 unless there is a `start`.
+    `obsm["X_" + key_added + "_aligned"]` : float32, n_obs x k
+        With `align`: usages on the scale of the largest batch.
     `varm[key_added]` : n_vars x k
         Loadings: those shared, or those of the modality.
     `varm[key_added + "_specific"]` : n_vars x (k * number of batches)
         For batches: the loadings of each batch's own, side by side in the order of `uns[key]["batches"]`.
     `uns[key_added]` : dict
-        `loss`, `n_iter`, `converged`; `weights` or `batches` and `scales`; `params`.
+        `loss`, `n_iter`, `converged`, `params`; for modalities `weights`, `losses` and `loadings` (features x k of each,
+        by which :func:`unmix.tl.transform` predicts them), `depth` for counts; for batches `batches`, `scales`, and
+        `mean_usage` (batches x k).
 
     Raises
     ------
     TypeError
         If `data` is of another kind.
     KeyError
-        If `layer` or `batch_key` does not exist.
+        If `layer`, `batch_key`, `measured` or the fit in `start` does not exist.
     ValueError
-        If values are negative or not finite, labels are missing, or no cell is shared.
+        If values are negative or not finite, labels are missing, no cell is shared, or options do not go together.
 
     Warns
     -----
@@ -101,7 +119,8 @@ def joint_nmf(
 
     References
     ----------
-    Zhang et al. (2012), Nucleic Acids Res. 40, 9379. Welch et al. (2019), Cell 177, 1873.
+    Zhang et al. (2012), Nucleic Acids Res. 40, 9379. Welch et al. (2019), Cell 177, 1873. Gao et al. (2021), Nat.
+    Biotechnol. 39, 1000. Kriebel, Welch (2022), Nat. Commun. 13, 780.
 
     Examples
     --------
@@ -112,156 +131,30 @@ def joint_nmf(
     >>> reference.varm["joint_nmf_specific"].shape[1]
     10
     """
-    if isinstance(data, AnnData):
-        if batch_key is None:
-            msg = "`batch_key` must name the batches of one AnnData; for modalities, give a MuData or a dict."
-            raise ValueError(msg)
-        options: dict[str, Any] = {"specificity": specificity, "scale": scale, "tol": tol, "max_iter": max_iter}
-        return _joint_batches(
-            data,
-            n_components,
-            batch_key=batch_key,
-            key_added=key_added,
-            rng=rng,
-            n_jobs=n_jobs,
-            copy=copy,
-            layer=layer,
-            **options,
-        )
-    parts = modalities_of(data)
-    if batch_key is not None:
-        msg = "`batch_key` needs one AnnData; modalities and batches at once are not supported."
+    if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer) or n_components < 1:
+        msg = f"`n_components` must be an integer >= 1, got {n_components!r}."
         raise ValueError(msg)
-    threads = settings.threads(n_jobs)
-    matrices = {name: read_matrix(part, layer) for name, part in parts.items()}
-    for matrix in matrices.values():
-        check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
-    cells, rows = match_cells(matrices)
-    omega = None if isinstance(weights, str) else weights_of(weights, matrices)
-    walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
-    X = [matrix.X for matrix in matrices.values()]
-    fit = joint_views(X, rows, len(cells), n_components, weights=omega, walk=walk, rng=rng)
-    warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
-    params = {"n_components": n_components, "weights": weights, "layer": layer, "rng": rng, "tol": tol}
-    return write_views(data, fit, cells, rows, key_added, params, copy=copy)
+    common: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "layer": layer, "key_added": key_added}
+    common |= {"rng": rng, "n_jobs": n_jobs, "copy": copy}
+    batches: dict[str, Any] = {"measured": measured, "align": align, "online": online, "start": start, "freeze": freeze}
+    if batch_key is None:
+        refuse("need `batch_key`", batches)
+        return fit_views(data, n_components, loss=loss, weights=weights, **common)
+    refuse(
+        "are for modalities, not for batches",
+        {"loss": loss != "frobenius", "weights": weights != "balanced", "layer": isinstance(layer, Mapping)},
+    )
+    batches |= {"batch_key": batch_key, "specificity": specificity, "scale": scale}
+    return fit_batches(data, n_components, **batches, **common)
 
 
-def modalities_of(data: Any) -> dict[str, AnnData]:
-    """Return the AnnData of a MuData or dict by name.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    """
-    parts = data if isinstance(data, Mapping) else getattr(data, "mod", None)
-    if not isinstance(parts, Mapping) or not parts or not all(isinstance(p, AnnData) for p in parts.values()):
-        msg = f"`data` must be a MuData, a dict of AnnData, or an AnnData with `batch_key`, got {type(data).__name__}."
-        raise TypeError(msg)
-    return dict(parts)
-
-
-def match_cells(matrices: Mapping[str, Matrix]) -> tuple[pd.Index, list[np.ndarray]]:
-    """Return the union of the cells, and the position of every modality's cells in it.
-
-    Raises
-    ------
-    ValueError
-        If a modality has cells of the same name, or no cell has two modalities.
-    """
-    for name, matrix in matrices.items():
-        if not matrix.obs_names.is_unique:
-            msg = f"cell names must be unique to be matched; those of {name!r} are not."
-            raise ValueError(msg)
-    cells = pd.Index([])
-    for matrix in matrices.values():
-        cells = cells.union(matrix.obs_names, sort=False)
-    if len(matrices) > 1 and len(cells) == sum(len(m.obs_names) for m in matrices.values()):
-        msg = f"no cell of {list(matrices)} has the same name in two of them; names tell which rows belong together."
+def refuse(reason: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that do not go with the others."""
+    wrong = [
+        f"`{name}`"
+        for name, value in given.items()
+        if value is not None and not (isinstance(value, bool | int) and not value)
+    ]
+    if wrong:
+        msg = f"{', '.join(wrong)} {reason}."
         raise ValueError(msg)
-    return cells, [cells.get_indexer(m.obs_names) for m in matrices.values()]
-
-
-def weights_of(weights: Mapping[str, float], matrices: Mapping[str, Matrix]) -> list[float]:
-    """Return the weights in the order of the modalities."""
-    if set(weights) != set(matrices) or any(w < 0 for w in weights.values()):
-        msg = f'`weights` must be "balanced" or name a weight >= 0 for each of {list(matrices)}, got {dict(weights)}.'
-        raise ValueError(msg)
-    return [float(weights[name]) for name in matrices]
-
-
-def write_views(
-    data: Any, fit: Views, cells: pd.Index, rows: Sequence[np.ndarray], key: str, params: dict[str, Any], *, copy: bool
-) -> Any:
-    """Write every modality's rows of W and its loadings."""
-    if copy:
-        data = {name: part.copy() for name, part in data.items()} if isinstance(data, Mapping) else data.copy()
-    provenance = {"tool": "joint_nmf", "unmix_version": __version__, **params}
-    for part, found, H in zip(modalities_of(data).values(), rows, fit.H, strict=True):
-        entry = {"loss": fit.loss, "n_iter": len(fit.loss), "converged": fit.converged, "params": dict(provenance)}
-        W = fit.W[found].astype(np.float32)
-        write(part, Slots(obsm={keys.EMBEDDING + key: W}, varm={key: np.ascontiguousarray(H.T)}, uns={key: entry}))
-    if not isinstance(data, Mapping):
-        data.obsm[keys.EMBEDDING + key] = fit.W[cells.get_indexer(data.obs_names)].astype(np.float32)
-    return data if copy else None
-
-
-@tool
-def _joint_batches(
-    adata: AnnData,
-    n_components: int,
-    *,
-    batch_key: str,
-    specificity: float,
-    scale: bool,
-    tol: float,
-    max_iter: int,
-    layer: str | None,
-    key_added: str,
-    rng: Any,
-    n_jobs: int | None,
-    copy: bool,
-) -> Slots:
-    """Factorise the batches of an AnnData."""
-    threads = settings.threads(n_jobs)
-    matrix, labels = read_matrix(adata, layer), read_labels(adata, batch_key)
-    if (labels.codes < 0).any() or len(labels.categories) < 2:
-        given = f"found {list(labels.categories)}, and {int((labels.codes < 0).sum())} cells without a label"
-        msg = f"obs[{batch_key!r}] must give every cell one of at least two batches; {given}."
-        raise ValueError(msg)
-    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
-    rows = [np.flatnonzero(labels.codes == b) for b in range(len(labels.categories))]
-    X = as_rows(matrix.X)
-    parts = [as_rows(X[found]) for found in rows]
-    scales = [1 / column_rms(x, n_jobs=threads) if scale else np.ones(x.shape[1]) for x in parts]
-    walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
-    fit = joint_batches(parts, n_components, specificity=specificity, scales=scales, walk=walk, rng=rng)
-    warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
-    W = np.zeros((X.shape[0], n_components), np.float32)
-    for found, w in zip(rows, fit.W, strict=True):
-        W[found] = w
-    entry = {
-        "loss": fit.loss,
-        "n_iter": len(fit.loss),
-        "converged": fit.converged,
-        "batches": [str(name) for name in labels.categories],
-        "scales": np.array(scales),
-        "params": {"tool": "joint_nmf"},
-    }
-    varm = {key_added: fit.H.T.astype(float), key_added + keys.SPECIFIC: np.hstack([v.T for v in fit.V]).astype(float)}
-    return Slots(obsm={keys.EMBEDDING + key_added: W}, varm=varm, uns={key_added: entry})
-
-
-def project_joint(
-    adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the usages of new cells; a new batch has no part of its own, and its own root mean squares."""
-    params, matrix = fitted.uns[key]["params"], read_matrix(adata, layer)
-    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
-    H, shared = aligned_loadings(np.asarray(fitted.varm[key]), pd.Index(fitted.var_names), matrix)
-    if params.get("batch_key") is None:
-        W = usages(matrix.X, H, walk=Walk(n_jobs=threads))
-    else:
-        D = 1 / column_rms(matrix.X, n_jobs=threads) if params["scale"] else np.ones(H.shape[1])
-        W = batch_usages(matrix.X, H, np.zeros_like(H), specificity=0.0, scale=D, n_jobs=threads)
-    return W.astype(np.float32), {"n_shared_genes": shared}

@@ -1,6 +1,6 @@
 """New observations on what was fitted before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -9,11 +9,12 @@ from anndata import AnnData
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
+from unmix.tl._project_joint import check_predictable, predicted
 
 TRANSFORMS = {
     "autoencoder": "unmix.tl._autoencoder:project_autoencoder",
     "factorize": "unmix.tl._project:project_factors",
-    "joint_nmf": "unmix.tl._joint_nmf:project_joint",
+    "joint_nmf": "unmix.tl._project_joint:project_joint",
     "metagenes": "unmix.tl._metagenes:project_metagenes",
     "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
     "zinb_ae": "unmix.tl._autoencoder:project_autoencoder",
@@ -27,6 +28,7 @@ def transform(
     fitted: AnnData,
     *,
     key: str,
+    predict: str | Sequence[str] | None = None,
     layer: str | None = None,
     key_added: str | None = None,
     n_jobs: int | None = None,
@@ -45,6 +47,8 @@ def transform(
         The AnnData that a tool has written to.
     key
         Under which name.
+    predict
+        For a joint factorisation of modalities: names of those to predict for the new observations.
     layer
         Layer of `adata` with the matrix; `None` for `X`.
     key_added
@@ -60,13 +64,15 @@ def transform(
 
     `obsm["X_" + name]` : float32, n_obs x k
         What the fitted tool stores under the same name.
+    `obsm[name + "_" + modality]` : DataFrame
+        With `predict`: n_obs x features of the modality; for counts, at the mean depth of the cells fitted.
     `uns[name]` : dict
         `n_shared_genes` and `params`.
 
     Raises
     ------
     KeyError
-        If nothing was fitted under this key.
+        If nothing was fitted under this key, or it cannot predict a modality of this name.
     ValueError
         If no gene is shared, or the matrix is not of the kind that was fitted.
 
@@ -87,8 +93,13 @@ def transform(
         raise KeyError(msg)
     module, name = TRANSFORMS[source].split(":")
     project: Callable[..., Any] = getattr(import_module(module), name)
-    obsm, facts = project(adata, fitted, key, layer, settings.threads(n_jobs))
-    return Slots(obsm={f"X_{key_added or key}": obsm}, uns={key_added or key: facts})
+    given, wanted = key_added or key, [predict] if isinstance(predict, str) else list(predict or [])
+    check_predictable(fitted, key, wanted)
+    embedding, facts = project(adata, fitted, key, layer, settings.threads(n_jobs))
+    obsm: dict[str, Any] = {f"X_{given}": embedding}
+    if wanted:
+        obsm |= {f"{given}_{m}": table for m, table in predicted(embedding, fitted, key, wanted).items()}
+    return Slots(obsm=obsm, uns={given: facts})
 
 
 def _tool_of(entry: Any) -> Any:

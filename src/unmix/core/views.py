@@ -1,0 +1,264 @@
+"""Usages that several modalities share: one W, loadings and a loss of its own for every modality.
+
+A modality under the squared loss adds a Gram matrix and a linear term to the problem of a row of W; a modality of counts
+is majorised at the present fit by a linear and a logarithmic term (Lee and Seung 2001). Both together are minimised by
+coordinate descent in closed form, so that the loss falls at every step whatever the losses are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
+from unmix.core._nmf_kernels import hals, padded, times, transpose_times
+from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
+from unmix.core.factorization import SWEEPS, Walk, settled, usages
+from unmix.core.kl import kl_usages
+
+LOSSES = ("frobenius", "kl")
+EMPTY = 1e-12
+"""Depth of a row without counts, so that its usages become zero unless another modality knows better."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """X_m ~ W[rows_m] H_m for every modality m."""
+
+    W: np.ndarray
+    """Shared usages, (n_obs, k), of mean 1 over the observations; largest component first."""
+    H: list[np.ndarray]
+    """Loadings, (k, n_vars_m) each: what a component adds to a variable on average."""
+    weights: list[float]
+    """Weight of every modality's loss."""
+    loss: np.ndarray
+    """Weighted sum over modalities."""
+    converged: bool
+
+
+@dataclass
+class _View:
+    """A modality: its matrix, where its rows are, its loss and its weight."""
+
+    X: Any
+    rows: np.ndarray
+    sizes: np.ndarray
+    """Depth of every row relative to the mean, for counts; ones under the squared loss."""
+    poisson: bool
+    squares: float
+    null: float
+    """Loss of the trivial fit: zero, or for counts rows and columns independent."""
+    mean: float
+    weight: float = 1.0
+
+    @property
+    def squared(self) -> bool:
+        return not self.poisson
+
+
+def joint_views(
+    X: Sequence[Any],
+    rows: Sequence[np.ndarray],
+    n_obs: int,
+    n_components: int,
+    *,
+    losses: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    walk: Walk | None = None,
+    rng: "int | np.random.Generator | None" = 0,
+) -> Views:
+    r"""Return the factorisation of modalities with shared usages.
+
+    .. math:: \min_{W,H\ge0} \sum_m \omega_m L_m(X_m, W_{rows(m)} H_m)
+
+    Here L is half the squared error, or for counts :math:`\sum x \log(x/\hat x) - x + \hat x` with
+    :math:`\hat x_{ij} = s_i w_i h_j` and s the depth of a row over the mean depth. A row that a modality lacks is fitted
+    to the others alone.
+
+    Parameters
+    ----------
+    X
+        Non-negative matrices (n_m, n_vars_m).
+    rows
+        For every modality, which of the `n_obs` observations its rows are.
+    n_obs
+        Number of observations in all.
+    n_components
+        Number k of components.
+    losses
+        `"frobenius"` or `"kl"` for every modality; the first by default.
+    weights
+        Weights of the modalities; by default those by which each costs 1/2 under its trivial fit (zero; for counts
+        independence of rows and columns), so that none drowns the others.
+    walk
+        Threads, block size, tolerance and limit.
+    rng
+        Seed of the start.
+
+    References
+    ----------
+    Zhang et al. (2012), Discovery of multi-dimensional modules by integrative analysis of cancer genomic data.
+    Lee, Seung (2001), Algorithms for non-negative matrix factorization.
+
+    Examples
+    --------
+    >>> X = np.kron(np.eye(2), np.ones((5, 4)))
+    >>> fit = joint_views([X, X[:8, :3]], [np.arange(10), np.arange(8)], 10, 2, losses=["kl", "frobenius"])
+    >>> fit.W.shape, round(float(fit.loss[-1]), 6)
+    ((10, 2), 0.0)
+    """
+    walk, k = walk or Walk(), n_components
+    kinds = losses or ["frobenius"] * len(X)
+    views = [_view(x, found, kind == "kl", walk) for x, found, kind in zip(X, rows, kinds, strict=True)]
+    for view, weight in zip(views, _balanced(views) if weights is None else weights, strict=True):
+        view.weight = float(weight)
+    generator = np.random.default_rng(rng)
+    Ht = [_first_loadings(view, k, generator) for view in views]
+    W = padded(np.abs(generator.standard_normal((n_obs, k))) / k**0.5, np.float64)
+    patterns = presence(rows, n_obs)
+    trace: list[float] = []
+    while len(trace) < walk.max_iter and not settled(trace, walk.tol):
+        W, kept = _improve_usages(views, Ht, patterns, W, k, walk), list(Ht)
+        improved = [_improve_loadings(view, W, h, k, walk) for view, h in zip(views, Ht, strict=True)]
+        Ht = [h for h, _ in improved]
+        trace.append(float(sum(loss for _, loss in improved)))
+    W, H = _tidied(W[:, :k], [h[:, :k].T for h in kept])
+    return Views(W, H, [view.weight for view in views], np.array(trace), settled(trace, walk.tol))
+
+
+def view_usages(X: Any, H: np.ndarray, *, poisson: bool, walk: Walk | None = None) -> np.ndarray:
+    """Return the optimal usages of rows that have one modality only, for loadings that are kept; counts at their depth."""
+    walk = walk or Walk()
+    return kl_usages(X, H, walk=walk) if poisson else usages(X, H, walk=walk)
+
+
+def depths(X: Any, *, n_jobs: int = 1) -> np.ndarray:
+    """Return the total of every row."""
+    return map_rows(_totals, X, n_jobs=n_jobs)
+
+
+def _totals(block: Block) -> np.ndarray:
+    return np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+
+
+def presence(rows: Sequence[np.ndarray], n_obs: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the observations of every combination of modalities, and which modalities it has.
+
+    Examples
+    --------
+    >>> [(found.tolist(), has.tolist()) for found, has in presence([np.array([0, 1]), np.array([1])], 2)]
+    [([0], [True, False]), ([1], [True, True])]
+    """
+    has = np.zeros((n_obs, len(rows)), bool)
+    for m, found in enumerate(rows):
+        has[found, m] = True
+    kinds, which = np.unique(has, axis=0, return_inverse=True)
+    return [(np.flatnonzero(which.ravel() == i), kind) for i, kind in enumerate(kinds)]
+
+
+def _view(X: Any, rows: np.ndarray, poisson: bool, walk: Walk) -> _View:
+    """Read a modality once: depth of its rows, constants of its loss, loss of its trivial fit."""
+    X = as_rows(X)
+    squares, logs, columns = reduce_rows(_moments, X, n_jobs=walk.n_jobs, block_rows=walk.block_rows)
+    total, mean = float(columns.sum()), float(columns.sum()) / np.prod(X.shape, dtype=float)
+    if not poisson:
+        return _View(X, rows, np.ones(X.shape[0]), False, squares, 0.5 * squares, mean)
+    r = depths(X, n_jobs=walk.n_jobs)
+    null = logs + _entropy(np.array([total])) - _entropy(r) - _entropy(columns)
+    sizes = r * len(r) / total if total > 0 else np.ones(len(r))
+    return _View(X, rows, sizes, True, squares, max(null, 0.0), mean)
+
+
+def _moments(block: Block) -> tuple[float, float, np.ndarray]:
+    """Return the sums of squares and of x log x, and the column sums."""
+    values = np.asarray(block.data if sparse.issparse(block) else block, dtype=np.float64).ravel()
+    return float(values @ values), _entropy(values), np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+
+
+def _entropy(x: np.ndarray) -> float:
+    """Return sum x log x, where 0 log 0 is 0."""
+    return float(x @ np.log(np.where(x > 0, x, 1.0)))
+
+
+def _balanced(views: Sequence[_View]) -> list[float]:
+    return [0.5 / view.null if view.null > 0 else 0.0 for view in views]
+
+
+def _first_loadings(view: _View, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Return half-normal loadings, not zero where counts are, on the scale of the modality."""
+    draw = np.abs(rng.standard_normal((view.X.shape[1], k)))
+    return padded((view.mean or 1.0) * 2 / k**0.5 * draw, np.float64)
+
+
+def _improve_usages(
+    views: Sequence[_View],
+    Ht: Sequence[np.ndarray],
+    patterns: Sequence[tuple[np.ndarray, np.ndarray]],
+    W: np.ndarray,
+    k: int,
+    walk: Walk,
+) -> np.ndarray:
+    """Improve the shared usages, each row on the modalities that it has."""
+    L, A = np.zeros_like(W), np.zeros_like(W)
+    for view, h in zip(views, Ht, strict=True):
+        linear, logarithmic = _row_terms(view, W, h, walk)
+        L[view.rows] += view.weight * linear
+        if view.poisson:
+            A[view.rows] += view.weight * logarithmic
+    out = W.copy()
+    for found, has in patterns:
+        grams = [v.weight * (h.T @ h) for v, h, there in zip(views, Ht, has, strict=True) if there and v.squared]
+        counts = any(v.poisson and v.weight > 0 for v, there in zip(views, has, strict=True) if there)
+        G = np.sum(grams, axis=0)[:k, :k] if grams else np.zeros((k, k))
+        out[found] = _descended(L[found], A[found] if counts else None, W[found], G)
+    return out
+
+
+def _descended(L: np.ndarray, A: np.ndarray | None, W: np.ndarray, G: np.ndarray) -> np.ndarray:
+    """Solve the rows of one pattern; the scale of the problem is taken out."""
+    size = max(float(np.trace(G)), float(np.abs(L).max(initial=0.0)), 1e-300)
+    if A is None:
+        return hals(-L / size, W, G / size, SWEEPS)
+    return mixed_sweeps(L / size, A / size, W, G / size, SWEEPS)
+
+
+def _row_terms(view: _View, W: np.ndarray, Ht: np.ndarray, walk: Walk) -> tuple[np.ndarray, np.ndarray]:
+    """Return the linear and the logarithmic term of every row of a modality."""
+    options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
+    if view.squared:
+        linear = -map_rows(times, view.X, constants=(Ht,), **options)
+        return linear, linear
+    scaled = view.sizes[:, None] * W[view.rows]
+    terms = map_rows(poisson_row_terms, view.X, scaled, constants=(Ht,), **options)
+    return np.maximum(view.sizes, EMPTY)[:, None] * Ht.sum(axis=0), terms * scaled
+
+
+def _improve_loadings(view: _View, W: np.ndarray, Ht: np.ndarray, k: int, walk: Walk) -> tuple[np.ndarray, float]:
+    """Return better loadings of a modality, and the weighted loss of those given."""
+    options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
+    scaled = view.sizes[:, None] * W[view.rows]
+    if view.squared:
+        XtW, WtW = reduce_rows(_squared_sums, view.X, scaled, **options)
+        fit = -float((XtW * Ht).sum()) + 0.5 * float((WtW * (Ht.T @ Ht)).sum())
+        return hals(XtW, Ht, WtW[:k, :k], SWEEPS), view.weight * (0.5 * view.squares + fit)
+    ratios, loss = reduce_rows(poisson_column_terms, view.X, scaled, constants=(Ht,), **options)
+    total = scaled.sum(axis=0)
+    loss += float(total @ Ht.sum(axis=0))
+    return Ht * np.where(total > 0, ratios / np.where(total > 0, total, 1.0), 1.0), view.weight * loss
+
+
+def _squared_sums(block: Block, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    W = np.ascontiguousarray(W)
+    return transpose_times(block, W), W.T @ W
+
+
+def _tidied(W: np.ndarray, H: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Scale usages to mean 1, and put the components in the order of what they explain over all modalities."""
+    mean = W.mean(axis=0)
+    scale = np.where(mean > 0, mean, 1.0)
+    W, H = W / scale, [h * scale[:, None] for h in H]
+    shares = [(h**2).sum(axis=1) / max(float((h**2).sum()), 1e-300) for h in H]
+    order = np.argsort(-np.sum(shares, axis=0) * (W**2).sum(axis=0), kind="stable")
+    return W[:, order], [h[order] for h in H]

@@ -1,0 +1,166 @@
+"""`tl.joint_nmf` for the batches of an AnnData: which genes each measured, where to start, what is written."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata import keys
+from unmix._adata.convergence import warn_unsettled
+from unmix._adata.read import Matrix, check_expression, read_labels, read_matrix, summarise_rows
+from unmix._adata.stored import stored_entry
+from unmix._adata.tool import check_anndata, tool
+from unmix._adata.write import Slots
+from unmix._settings import settings
+from unmix.core.alignment import quantile_align
+from unmix.core.factorization import Walk
+from unmix.core.joint import Batches, batch_rms, joint_batches
+from unmix.core.joint_loadings import Known
+
+
+@tool
+def joint_nmf(
+    adata: AnnData,
+    n_components: int,
+    *,
+    batch_key: str,
+    specificity: float,
+    scale: bool,
+    measured: pd.DataFrame | str | None,
+    align: bool,
+    online: int,
+    start: AnnData | None,
+    freeze: bool,
+    tol: float,
+    max_iter: int,
+    layer: str | None,
+    key_added: str,
+    rng: Any,
+    n_jobs: int | None,
+    copy: bool,
+) -> Slots:
+    """Do what :func:`unmix.tl.joint_nmf` does for batches."""
+    check_numbers(specificity, online, start, freeze)
+    threads = settings.threads(n_jobs)
+    matrix, labels = read_matrix(adata, layer), read_labels(adata, batch_key)
+    check_labels(labels, batch_key, at_least=1 if start is not None else 2)
+    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
+    names, codes = [str(name) for name in labels.categories], np.asarray(labels.codes, dtype=np.int64)
+    known = None if start is None else known_loadings(start, key_added, n_components, names, matrix, keep=freeze)
+    rms = batch_rms(matrix.X, codes, len(names), n_jobs=threads)
+    D = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1), 1.0) if scale else np.ones_like(rms)
+    D *= measured_genes(adata, measured, names, rms)
+    walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
+    options: dict[str, Any] = {"specificity": specificity, "scales": D, "known": known, "online": online}
+    fit = joint_batches(matrix.X, codes, n_components, walk=walk, rng=rng, **options)
+    warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
+    return batch_slots(fit, codes, names, D, key_added, align=align)
+
+
+def check_numbers(specificity: float, online: int, start: Any, freeze: bool) -> None:
+    """Refuse numbers out of range, and `freeze` without something to keep."""
+    if not (specificity >= 0 and np.isfinite(specificity)):
+        msg = f"`specificity` must be a finite number >= 0, got {specificity!r}."
+        raise ValueError(msg)
+    if isinstance(online, bool) or not isinstance(online, int | np.integer) or online < 0:
+        msg = f"`online` must be a number of passes, an integer >= 0, got {online!r}."
+        raise ValueError(msg)
+    if freeze and start is None:
+        msg = "`freeze` keeps the loadings of `start`; give `start=` too."
+        raise ValueError(msg)
+
+
+def check_labels(labels: pd.Categorical, batch_key: str, *, at_least: int) -> None:
+    """Refuse missing labels and too few batches."""
+    if (labels.codes < 0).any() or len(labels.categories) < at_least:
+        given = f"found {list(labels.categories)}, and {int((labels.codes < 0).sum())} cells without a label"
+        wanted = "two batches" if at_least > 1 else "one batch"
+        msg = f"obs[{batch_key!r}] must give every cell one of at least {wanted}; {given}."
+        raise ValueError(msg)
+
+
+def measured_genes(adata: AnnData, measured: Any, names: list[str], rms: np.ndarray) -> np.ndarray:
+    """Return which genes each batch measured, (n_batches, n_vars).
+
+    Raises
+    ------
+    KeyError
+        If there is no such table, or it lacks a batch or a gene.
+    ValueError
+        If a gene was measured by no batch.
+    """
+    if measured is None:
+        return np.ones(rms.shape, bool)
+    if isinstance(measured, str) and measured == "nonzero":
+        return (rms > 0) | ~(rms > 0).any(axis=0)
+    table = adata.varm.get(measured) if isinstance(measured, str) else measured
+    if not isinstance(table, pd.DataFrame):
+        msg = f'`measured` must be a DataFrame, the name of one in varm, or "nonzero", got {measured!r}.'
+        raise KeyError(msg)
+    table = table.rename(columns=str)
+    if missing := [name for name in names if name not in table] or list(adata.var_names.difference(table.index)[:3]):
+        msg = f"`measured` must have a column for every batch and a row for every gene; it lacks {missing}."
+        raise KeyError(msg)
+    seen = table.loc[adata.var_names, names].to_numpy(dtype=bool).T
+    if not seen.any(axis=0).all():
+        msg = f"`measured` says that no batch measured {list(adata.var_names[~seen.any(axis=0)][:3])}."
+        raise ValueError(msg)
+    return seen
+
+
+def known_loadings(start: AnnData, key: str, k: int, names: list[str], matrix: Matrix, *, keep: bool) -> Known:
+    """Return the loadings of an earlier fit on the genes of the data, zero where it knows nothing.
+
+    Raises
+    ------
+    ValueError
+        If it has another number of components, or no gene is shared.
+    """
+    check_anndata(start, "start")
+    entry = stored_entry(start, key, "joint_nmf")
+    shared = np.asarray(start.varm[key])
+    if "batches" not in entry or shared.shape[1] != k:
+        what = f"{shared.shape[1]} components" if "batches" in entry else "a fit of modalities"
+        msg = f"`start` must hold a fit of batches with {k} components under {key!r}; it holds {what}."
+        raise ValueError(msg)
+    if not matrix.var_names.isin(start.var_names).any():
+        msg = f"`start` and the data share no gene: {list(start.var_names[:3])} against {list(matrix.var_names[:3])}."
+        raise ValueError(msg)
+    own = {
+        names.index(name): on_genes(start, part, matrix)
+        for name, part in own_parts(start, key).items()
+        if name in names
+    }
+    return Known(on_genes(start, shared, matrix), own, keep=keep)
+
+
+def own_parts(fitted: AnnData, key: str) -> dict[str, np.ndarray]:
+    """Return the loadings of each batch's own, (n_vars, k), by its name."""
+    batches = [str(name) for name in fitted.uns[key]["batches"]]
+    own = np.asarray(fitted.varm[key + keys.SPECIFIC])
+    return dict(zip(batches, np.split(own, len(batches), axis=1), strict=True))
+
+
+def on_genes(fitted: AnnData, values: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """Return values by gene of a fit on the genes of other data, (k, n_vars), zero where the fit knows nothing."""
+    table = pd.DataFrame(values, index=fitted.var_names).reindex(matrix.var_names, fill_value=0.0)
+    return table.to_numpy(dtype=float).T
+
+
+def batch_slots(fit: Batches, codes: np.ndarray, names: list[str], D: np.ndarray, key: str, *, align: bool) -> Slots:
+    """Return what is written for a fit."""
+    entry = {
+        "loss": fit.loss,
+        "n_iter": len(fit.loss),
+        "converged": fit.converged,
+        "batches": names,
+        "scales": D,
+        "mean_usage": np.stack([fit.W[codes == b].mean(axis=0) for b in range(len(names))]),
+        "params": {"tool": "joint_nmf"},
+    }
+    obsm = {keys.EMBEDDING + key: fit.W.astype(np.float32)}
+    if align:
+        obsm[keys.EMBEDDING + key + keys.ALIGNED] = quantile_align(fit.W, codes)[0].astype(np.float32)
+    varm = {key: np.ascontiguousarray(fit.H.T), key + keys.SPECIFIC: np.hstack([v.T for v in fit.V])}
+    return Slots(obsm=obsm, varm=varm, uns={key: entry})

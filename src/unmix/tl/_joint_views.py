@@ -1,0 +1,143 @@
+"""`tl.joint_nmf` for modalities: cells matched by name, a loss for each, written to all or to none."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix import __version__
+from unmix._adata import keys
+from unmix._adata.convergence import warn_unsettled
+from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix._adata.write import Slots, storable, write_all
+from unmix._settings import logger, settings
+from unmix.core.factorization import Walk
+from unmix.core.views import LOSSES, Views, depths, joint_views
+
+
+def fit_views(
+    data: Any,
+    n_components: int,
+    *,
+    loss: Mapping[str, str] | str,
+    weights: Mapping[str, float] | str,
+    tol: float,
+    max_iter: int,
+    layer: Mapping[str, str | None] | str | None,
+    key_added: str,
+    rng: Any,
+    n_jobs: int | None,
+    copy: bool,
+) -> Any:
+    """Factorise modalities; parameters as in :func:`unmix.tl.joint_nmf`."""
+    if isinstance(data, AnnData):
+        msg = "`batch_key` must name the batches of one AnnData; for modalities, give a MuData or a dict."
+        raise ValueError(msg)
+    parts, threads = modalities_of(data), settings.threads(n_jobs)
+    losses = losses_of(loss, parts)
+    omega = None if weights == "balanced" else weights_of(weights, parts)
+    layers = {name: layer.get(name) for name in parts} if isinstance(layer, Mapping) else dict.fromkeys(parts, layer)
+    matrices = {name: read_matrix(part, layers[name]) for name, part in parts.items()}
+    for matrix, kind in zip(matrices.values(), losses, strict=True):
+        check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=kind == "kl")
+    cells, rows = match_cells(matrices)
+    walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
+    X = [matrix.X for matrix in matrices.values()]
+    fit = joint_views(X, rows, len(cells), n_components, losses=losses, weights=omega, walk=walk, rng=rng)
+    warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
+    params = {"n_components": n_components, "loss": loss, "weights": weights, "layer": layer, "rng": rng, "tol": tol}
+    params |= {"tool": "joint_nmf", "unmix_version": __version__, "max_iter": max_iter, "key_added": key_added}
+    if copy:
+        data = {name: part.copy() for name, part in data.items()} if isinstance(data, Mapping) else data.copy()
+    depth = [
+        float(np.mean(depths(x, n_jobs=threads))) if kind == "kl" else 1.0 for x, kind in zip(X, losses, strict=True)
+    ]
+    write_views(data, fit, cells, rows, key_added, {"losses": losses, "depth": depth, "params": storable(params)})
+    return data if copy else None
+
+
+def modalities_of(data: Any) -> dict[str, AnnData]:
+    """Return the AnnData of a MuData or dict by name.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    parts = data if isinstance(data, Mapping) else getattr(data, "mod", None)
+    if not isinstance(parts, Mapping) or not parts or not all(isinstance(p, AnnData) for p in parts.values()):
+        msg = f"`data` must be a MuData, a dict of AnnData, or an AnnData with `batch_key`, got {type(data).__name__}."
+        raise TypeError(msg)
+    return dict(parts)
+
+
+def match_cells(matrices: Mapping[str, Matrix]) -> tuple[pd.Index, list[np.ndarray]]:
+    """Return the union of the cells, and the position of every modality's cells in it.
+
+    Raises
+    ------
+    ValueError
+        If a modality has cells of the same name, or no cell has two modalities.
+    """
+    for name, matrix in matrices.items():
+        if not matrix.obs_names.is_unique:
+            msg = f"cell names must be unique to be matched; those of {name!r} are not."
+            raise ValueError(msg)
+    cells = pd.Index([])
+    for matrix in matrices.values():
+        cells = cells.union(matrix.obs_names, sort=False)
+    if len(matrices) > 1 and len(cells) == sum(len(m.obs_names) for m in matrices.values()):
+        msg = f"no cell of {list(matrices)} has the same name in two of them; names tell which rows belong together."
+        raise ValueError(msg)
+    return cells, [cells.get_indexer(m.obs_names) for m in matrices.values()]
+
+
+def losses_of(loss: Mapping[str, str] | str, parts: Mapping[str, Any]) -> list[str]:
+    """Return the losses in the order of the modalities."""
+    by_name = dict.fromkeys(parts, loss) if isinstance(loss, str) else dict(loss)
+    if set(by_name) != set(parts) or not set(by_name.values()) <= set(LOSSES):
+        msg = f"`loss` must be one of {list(LOSSES)}, or name one for each of {list(parts)}, got {loss!r}."
+        raise ValueError(msg)
+    return [by_name[name] for name in parts]
+
+
+def weights_of(weights: Any, parts: Mapping[str, Any]) -> list[float]:
+    """Return the weights in the order of the modalities."""
+    if not isinstance(weights, Mapping) or set(weights) != set(parts) or any(not w >= 0 for w in weights.values()):
+        msg = f'`weights` must be "balanced" or name a weight >= 0 for each of {list(parts)}, got {weights!r}.'
+        raise ValueError(msg)
+    return [float(weights[name]) for name in parts]
+
+
+def write_views(
+    data: Any, fit: Views, cells: pd.Index, rows: Sequence[np.ndarray], key: str, facts: dict[str, Any]
+) -> None:
+    """Write every modality's rows of W and its loadings, or nothing anywhere."""
+    parts = modalities_of(data)
+    names = list(parts)
+    entry = {"loss": fit.loss, "n_iter": len(fit.loss), "converged": fit.converged, "params": facts["params"]}
+    entry |= {
+        "weights": dict(zip(names, fit.weights, strict=True)),
+        "losses": dict(zip(names, facts["losses"], strict=True)),
+    }
+    entry["depth"] = dict(zip(names, facts["depth"], strict=True))
+    tables = {
+        name: pd.DataFrame(H.T, index=part.var_names.astype(str), columns=[str(c + 1) for c in range(len(H))])
+        for (name, part), H in zip(parts.items(), fit.H, strict=True)
+    }
+    pairs: list[tuple[Any, Slots]] = []
+    for (name, part), found in zip(parts.items(), rows, strict=True):
+        others = {other: table for other, table in tables.items() if other != name}
+        slots = Slots(
+            obsm={keys.EMBEDDING + key: fit.W[found].astype(np.float32)},
+            varm={key: tables[name].to_numpy()},
+            uns={key: {**entry, "modality": name, "loadings": others}},
+        )
+        pairs.append((part, slots))
+    if not isinstance(data, Mapping):
+        W = fit.W[cells.get_indexer(data.obs_names)].astype(np.float32)
+        pairs.append((data, Slots(obsm={keys.EMBEDDING + key: W})))
+    write_all(pairs)
+    logger.info("joint_nmf: wrote %s of %s", ", ".join(pairs[0][1].names()), ", ".join(names))

@@ -1,0 +1,81 @@
+"""What `tl.transform` does for joint factorisations: usages of new cells, and the modalities that they lack."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix.core.factorization import Walk
+from unmix.core.joint import batch_rms, batch_usages
+from unmix.core.views import view_usages
+from unmix.tl._joint_batches import on_genes, own_parts
+from unmix.tl._project import aligned_loadings
+
+
+def project_joint(
+    adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the usages of new cells."""
+    matrix = read_matrix(adata, layer)
+    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
+    H, shared = aligned_loadings(np.asarray(fitted.varm[key]), pd.Index(fitted.var_names), matrix)
+    if "batches" in fitted.uns[key]:
+        W = _batch_rows(adata, fitted, key, matrix, H, threads)
+    else:
+        W = _view_rows(fitted, key, matrix, H, threads)
+    return W.astype(np.float32), {"n_shared_genes": shared}
+
+
+def check_predictable(fitted: AnnData, key: str, names: Sequence[str]) -> None:
+    """Refuse modalities that the fit does not have.
+
+    Raises
+    ------
+    KeyError
+        If the fit has no such modality, or is none of modalities.
+    """
+    known = sorted(fitted.uns[key].get("loadings", {}))
+    if wrong := [name for name in names if name not in known]:
+        msg = f"`predict` names {wrong}; the fit under {key!r} can predict {known}."
+        raise KeyError(msg)
+
+
+def predicted(W: np.ndarray, fitted: AnnData, key: str, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return what usages say of other modalities, n_obs x features each; for counts, at mean depth."""
+    tables = {name: fitted.uns[key]["loadings"][name] for name in names}
+    return {name: pd.DataFrame(W @ table.to_numpy().T, columns=list(table.index)) for name, table in tables.items()}
+
+
+def _view_rows(fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
+    """Return the usages of cells of one modality under its loss; for counts, at the mean depth of the fitted data."""
+    entry, walk = fitted.uns[key], Walk(n_jobs=threads)
+    if entry["losses"][entry["modality"]] != "kl":
+        return view_usages(matrix.X, H, poisson=False, walk=walk)
+    W = view_usages(matrix.X, H, poisson=True, walk=walk)
+    total = W @ np.asarray(fitted.varm[key]).sum(axis=0)
+    return W * (float(entry["depth"][entry["modality"]]) / np.where(total > 0, total, 1.0))[:, None]
+
+
+def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
+    """Return the usages of cells: those of a known batch under its own part and scales, those of others with neither."""
+    params, own, W = fitted.uns[key]["params"], own_parts(fitted, key), np.zeros((adata.n_obs, len(H)))
+    column = params["batch_key"]
+    names = adata.obs[column].astype(str).to_numpy() if column in adata.obs else np.full(adata.n_obs, "")
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        X = matrix.X if len(rows) == adata.n_obs else matrix.X[rows]
+        V = on_genes(fitted, own[name], matrix) if name in own else np.zeros_like(H)
+        if name in own:
+            D = on_genes(fitted, np.asarray(fitted.uns[key]["scales"])[list(own).index(name)], matrix).ravel()
+        else:
+            D = _scales(X, threads) if params["scale"] else np.ones(H.shape[1])
+        W[rows] = batch_usages(X, H, V, specificity=params["specificity"], scale=D, n_jobs=threads)
+    return W
+
+
+def _scales(X: Any, threads: int) -> np.ndarray:
+    rms = batch_rms(X, np.zeros(X.shape[0], np.int64), 1, n_jobs=threads)[0]
+    return 1 / np.where(rms > 0, rms, 1.0)
