@@ -5,6 +5,7 @@ stays in the fastest cache. Exponentials and logarithms are polynomials (Cephes'
 buffers, which compilers vectorise.
 """
 
+import functools
 import math
 
 import numba as nb
@@ -16,12 +17,16 @@ LGAMMA_TABLE = np.array([math.lgamma(k + 1.0) for k in range(1024)])
 """log k! for small k."""
 
 _f = np.float32
-_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T, _LOG1P, _ODDS = (k * CHUNK for k in range(11))
+_LOGMU, _MU, _THETA, _R, _GRAD_A, _CURVE, _LOSS, _GRAD_Q, _GRAD_T, _LOG1P, _ODDS, _SHARE = (
+    k * CHUNK for k in range(12)
+)
 """Where each quantity of a chunk of genes starts in the one flat buffer; constant distances let compilers vectorise."""
 _SAFE = {"contract", "nnan", "ninf", "nsz"}
+compiled = functools.partial(nb.njit, cache=True, nogil=True, error_model="numpy")
+"""Divisions as in numpy: a test for a zero divisor would keep loops from being vectorised."""
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _exp(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
     """Write exp(x) to `out`; x is held between -87 and 88."""
     scale = bits.view(np.float32)
@@ -40,7 +45,7 @@ def _exp(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
         out[j] *= scale[j]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _log(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
     """Write log(x) to `out`, for positive, normal x."""
     mantissa = bits.view(np.float32)
@@ -65,51 +70,43 @@ def _log(x: np.ndarray, out: np.ndarray, bits: np.ndarray, n: int) -> None:
         out[j] = f + y + _f(0.693359375) * out[j]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
-def _log1p_and_curve(
-    r: np.ndarray, log1p_r: np.ndarray, curve: np.ndarray, t: np.ndarray, bits: np.ndarray, n: int
-) -> None:
-    """Write log(1 + r), and log(1 + r) - r / (1 + r), without cancellation at small r."""
-    for j in range(n):
-        t[j] = _f(1.0) + r[j]
-    _log(t, log1p_r, bits, n)
-    for j in range(n):
-        u, v = t[j], r[j]
-        log1p_r[j] += (v - (u - _f(1.0))) / u
-        series = v * v * (_f(0.5) - v * (_f(2 / 3) - v * (_f(0.75) - v * (_f(0.8) - v * _f(5 / 6)))))
-        curve[j] = series if v < _f(0.03) else log1p_r[j] - v / u
+@compiled()
+def rising_terms(x: float, theta: float) -> tuple[float, float, float]:
+    """Return p, l and S: L(x, theta) = sum over k < x of log(1 + k / theta) = log p + l, and S = sum of k / (theta + k).
 
-
-@nb.njit(cache=True, nogil=True)
-def rising_terms(x: float, theta: float) -> tuple[float, float]:
-    """Return L(x, theta) = sum over k < x of log(1 + k / theta), and S = sum of k / (theta + k)."""
+    With one division for the sum, as numerator over denominator.
+    """
     steps = min(int(x), 32)
-    L, S, product = 0.0, 0.0, 1.0
+    inverse, product, numerator = 1.0 / theta, 1.0, 0.0
     for k in range(1, steps):
-        product *= 1.0 + k / theta
-        S += k / (theta + k)
-        if product > 1e200:
-            L += math.log(product)
-            product = 1.0
-    L += math.log(product)
+        y = k * inverse
+        numerator = numerator * (1.0 + y) + y * product
+        product *= 1.0 + y
+    S, rest = numerator / product, 0.0
     if x > steps:
-        z0, rest = theta + steps, x - steps
-        z1 = z0 + rest
-        w0, w1 = 1.0 / (z0 * z0), 1.0 / (z1 * z1)
-        log_ratio = math.log1p(rest / z0)
-        L += rest * math.log1p(steps / theta) + (z1 - 0.5) * log_ratio - rest
-        L += 1.0 / (12 * z1) - 1.0 / (12 * z0) - w1 / (360 * z1) + w0 / (360 * z0)
-        digamma = log_ratio - 0.5 / z1 + 0.5 / z0 - w1 / 12 + w0 / 12 + w1 * w1 / 120 - w0 * w0 / 120
-        S += rest - theta * digamma
-    return L, S
+        rest, more = _rising_rest(theta + steps, x - steps, theta)
+        rest += (x - steps) * math.log1p(steps * inverse)
+        S += more
+    return product, rest, S
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled()
+def _rising_rest(z0: float, n: float, theta: float) -> tuple[float, float]:
+    """Return the sums over n further steps from z0, by Stirling's series: log(1 + k / z0), and k / (theta + k)."""
+    z1 = z0 + n
+    w0, w1 = 1.0 / (z0 * z0), 1.0 / (z1 * z1)
+    log_ratio = math.log1p(n / z0)
+    logs = (z1 - 0.5) * log_ratio - n + 1.0 / (12 * z1) - 1.0 / (12 * z0) - w1 / (360 * z1) + w0 / (360 * z0)
+    digamma = log_ratio - 0.5 / z1 + 0.5 / z0 - w1 / 12 + w0 / 12 + w1 * w1 / 120 - w0 * w0 / 120
+    return logs, n - theta * digamma
+
+
+@compiled()
 def _lgamma1p(x: float, table: np.ndarray) -> float:
     return table[int(x)] if x < table.shape[0] else math.lgamma(x + 1.0)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _sum_of_logs(ratio: np.ndarray, lanes: np.ndarray) -> float:
     """Return the sum of log(ratio) over a buffer, for ratios below 1e18: one logarithm for 16 of them."""
     lanes[:] = 1.0
@@ -122,7 +119,7 @@ def _sum_of_logs(ratio: np.ndarray, lanes: np.ndarray) -> float:
     return total
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _sum(values: np.ndarray, lanes: np.ndarray) -> float:
     lanes[:] = 0.0
     for start in range(0, CHUNK, LANES):
@@ -131,7 +128,7 @@ def _sum(values: np.ndarray, lanes: np.ndarray) -> float:
     return lanes.sum()
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _nb_state(a: np.ndarray, tau: np.ndarray, size: float, bounds: np.ndarray, B: np.ndarray, bits: np.ndarray) -> None:
     """Fill the buffers from the logits of m genes."""
     m = a.shape[0]
@@ -143,22 +140,26 @@ def _nb_state(a: np.ndarray, tau: np.ndarray, size: float, bounds: np.ndarray, B
     _exp(B[_LOSS : _LOSS + CHUNK], B[_THETA : _THETA + CHUNK], bits, m)
     for j in range(m):
         B[_R + j] = B[_MU + j] / B[_THETA + j]
-    _log1p_and_curve(
-        B[_R : _R + CHUNK], B[_LOG1P : _LOG1P + CHUNK], B[_CURVE : _CURVE + CHUNK], B[_LOSS : _LOSS + CHUNK], bits, m
-    )
+        B[_LOSS + j] = _f(1.0) + B[_R + j]
+    _log(B[_LOSS : _LOSS + CHUNK], B[_LOG1P : _LOG1P + CHUNK], bits, m)
+    for j in range(m):  # log(1 + r) and log(1 + r) - r / (1 + r), without cancellation at small r
+        r, u = B[_R + j], B[_LOSS + j]
+        w = _f(1.0) / u
+        log1p_r = B[_LOG1P + j] + (r - (u - _f(1.0))) * w
+        series = r * r * (_f(0.5) - r * (_f(2 / 3) - r * (_f(0.75) - r * (_f(0.8) - r * _f(5 / 6)))))
+        B[_LOG1P + j], B[_SHARE + j] = log1p_r, w
+        B[_CURVE + j] = B[_THETA + j] * (series if r < _f(0.03) else log1p_r - r * w)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _all_zeros(q: np.ndarray, inflated: bool, ridge: float, B: np.ndarray, bits: np.ndarray, m: int) -> None:
     """Evaluate all genes as zeros: gradients, and the loss, as its exponential if inflated."""
     one = _f(1.0)
     for j in range(m):
         B[_LOSS + j] = B[_THETA + j] * B[_LOG1P + j]
-        B[_CURVE + j] *= B[_THETA + j]
-        B[_GRAD_A + j] = B[_MU + j] / (one + B[_R + j])
+        B[_GRAD_A + j] = B[_MU + j] * B[_SHARE + j]
+        B[_GRAD_T + j] = B[_CURVE + j]
     if not inflated:
-        for j in range(m):
-            B[_GRAD_T + j] = B[_CURVE + j]
         return
     for j in range(m):
         B[_LOSS + j] = -B[_LOSS + j]
@@ -166,37 +167,44 @@ def _all_zeros(q: np.ndarray, inflated: bool, ridge: float, B: np.ndarray, bits:
     _exp(B[_LOSS : _LOSS + CHUNK], B[_GRAD_T : _GRAD_T + CHUNK], bits, m)
     _exp(B[_GRAD_Q : _GRAD_Q + CHUNK], B[_ODDS : _ODDS + CHUNK], bits, m)
     for j in range(m):
-        odds, both = B[_ODDS + j], B[_ODDS + j] + B[_GRAD_T + j]
-        real, kept = B[_GRAD_T + j] / both, one / (one + odds)
+        odds, nb_zero = B[_ODDS + j], B[_GRAD_T + j]
+        with_odds, both = one + odds, odds + nb_zero
+        inverse = one / (with_odds * both)
+        real, kept = nb_zero * with_odds * inverse, both * inverse
         pi = odds * kept
-        B[_LOSS + j] = (one + odds) / both
+        B[_LOSS + j] = with_odds * with_odds * inverse
         B[_GRAD_A + j] *= real
         B[_GRAD_T + j] = real * B[_CURVE + j]
         B[_GRAD_Q + j] = real - kept + _f(2.0) * ridge * pi * pi * kept
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
-def _one_count(x: float, inflated: bool, ridge: float, B: np.ndarray, j: int, table: np.ndarray) -> float:
-    """Overwrite the gradients of one gene by those of a count above zero; return the rest of its loss."""
-    theta, log1p_r, u = np.float64(B[_THETA + j]), np.float64(B[_LOG1P + j]), np.float64(B[_R + j]) + 1.0
+@compiled(fastmath=_SAFE)
+def _one_count(x: float, inflated: bool, ridge: float, B: np.ndarray, j: int, table: np.ndarray) -> tuple[float, float]:
+    """Overwrite the gradients of one gene by those of a count above zero.
+
+    Returns
+    -------
+    The rest of its loss, but for the logarithm of the second number, which is taken off.
+    """
+    theta, log1p_r, share = np.float64(B[_THETA + j]), np.float64(B[_LOG1P + j]), np.float64(B[_SHARE + j])
     loss = _lgamma1p(x, table) - x * (np.float64(B[_LOGMU + j]) - log1p_r)
-    curve = np.float64(B[_CURVE + j]) - x * np.float64(B[_R + j]) / u
+    curve, product = np.float64(B[_CURVE + j]) - x * np.float64(B[_R + j]) * share, 1.0
     if x > 1.0:
-        L, S = rising_terms(x, theta)
-        loss -= L
+        product, rest, S = rising_terms(x, theta)
+        loss -= rest
         curve += S
-    B[_GRAD_A + j] = (np.float64(B[_MU + j]) - x) / u
+    B[_GRAD_A + j] = (np.float64(B[_MU + j]) - x) * share
     B[_GRAD_T + j] = curve
     if inflated:
         odds = np.float64(B[_ODDS + j])
         pi = odds / (1.0 + odds)
         B[_LOSS + j] = 1.0 + odds
         B[_GRAD_Q + j] = pi + 2.0 * ridge * pi * pi * (1.0 - pi)
-        return loss + theta * log1p_r
-    return loss
+        loss += theta * log1p_r
+    return loss, product
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def _write(source: np.ndarray, target: np.ndarray, add: bool) -> None:
     if add:
         for j in range(target.shape[0]):
@@ -206,7 +214,7 @@ def _write(source: np.ndarray, target: np.ndarray, add: bool) -> None:
             target[j] = source[j]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE)
+@compiled(fastmath=_SAFE)
 def nb_rows(
     A: np.ndarray,
     Q: np.ndarray,
@@ -251,8 +259,8 @@ def nb_rows(
     n, G = A.shape
     lam = _f(ridge)
     bits, lanes = np.empty(CHUNK, np.int32), np.empty(LANES, np.float64)
-    B = np.zeros(11 * CHUNK, np.float32)
-    loss = 0.0
+    B = np.zeros(12 * CHUNK, np.float32)
+    loss, product = 0.0, 1.0
     for i in range(n):
         k = indptr[i]
         for start in range(0, G, CHUNK):
@@ -265,17 +273,22 @@ def nb_rows(
                 B[_LOSS + m : _LOSS + CHUNK] = _f(1.0) if inflated else _f(0.0)
             while k < indptr[i + 1] and indices[k] < end:
                 j = indices[k] - start
-                loss += _one_count(np.float64(data[k]), inflated, ridge, B, j, table)
+                more, factor = _one_count(np.float64(data[k]), inflated, ridge, B, j, table)
+                loss += more
+                product *= factor
+                if product > 1e100:  # one logarithm for many counts; factors stay below 1e180
+                    loss -= math.log(product)
+                    product = 1.0
                 k += 1
             loss += _sum_of_logs(B[_LOSS : _LOSS + CHUNK], lanes) if inflated else _sum(B[_LOSS : _LOSS + CHUNK], lanes)
             _write(B[_GRAD_A : _GRAD_A + m], A[i, start:end], False)
             if inflated:
                 _write(B[_GRAD_Q : _GRAD_Q + m], Q[i, start:end], False)
             _write(B[_GRAD_T : _GRAD_T + m], grad_T[codes[i], start:end], add)
-    return loss
+    return loss - math.log(product)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE | {"reassoc"})
+@compiled(fastmath=_SAFE | {"reassoc"})
 def csr_times(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, W: np.ndarray, out: np.ndarray) -> None:
     """Write X W to `out`, for CSR rows X."""
     out[:] = 0
@@ -287,7 +300,7 @@ def csr_times(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, W: np.n
                 o[h] += v * w[h]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=_SAFE | {"reassoc"})
+@compiled(fastmath=_SAFE | {"reassoc"})
 def csr_transposed_times(
     indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, D: np.ndarray, out: np.ndarray
 ) -> None:
