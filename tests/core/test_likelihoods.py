@@ -121,12 +121,17 @@ def test_fused_pass_equals_the_likelihood(inflated, per_cell):
     size = rng.normal(0, 0.3, n).astype(np.float32)
     a, q, t = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (A, Q, T))
     params = (a + torch.tensor(size).double()[:, None], t, q)[: 3 if inflated else 2]
-    loss = -log_prob(torch.tensor(X.toarray()).double(), "zinb" if inflated else "nb", *params).sum()
-    loss.backward()
+    loss = -log_prob(torch.tensor(X.toarray()).double(), "zinb" if inflated else "nb", *params).sum(1)
+    loss.sum().backward()
     codes, grad_T = (np.arange(n), T) if per_cell else (np.zeros(n, np.int64), np.zeros_like(T))
     csr = X.indptr.astype(np.int64), X.indices.astype(np.int64), X.data.astype(np.float32)
-    found = nb_rows(A, Q, T, codes, size, *csr, grad_T, not per_cell, inflated, 0.0, BOUNDS, LGAMMA_TABLE)
-    np.testing.assert_allclose(found, loss.item(), rtol=1e-7)
+    found = np.empty(n)
+    heads = [v[:, None] for v in (A, Q, T, grad_T)]
+    nb_rows(
+        heads[0], heads[1], 0, heads[2], 0, codes, size, *csr, heads[3], not per_cell, inflated, 0.0, BOUNDS,
+        LGAMMA_TABLE, found,
+    )  # fmt: skip
+    np.testing.assert_allclose(found, loss.detach(), rtol=1e-6)
     np.testing.assert_allclose(A, a.grad, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(grad_T, t.grad, rtol=1e-3, atol=2e-5)
     if inflated:

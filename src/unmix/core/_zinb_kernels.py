@@ -218,7 +218,9 @@ def _write(source: np.ndarray, target: np.ndarray, add: bool) -> None:
 def nb_rows(
     A: np.ndarray,
     Q: np.ndarray,
+    q_at: int,
     T: np.ndarray,
+    t_at: int,
     codes: np.ndarray,
     log_size: np.ndarray,
     indptr: np.ndarray,
@@ -230,15 +232,19 @@ def nb_rows(
     ridge: float,
     bounds: np.ndarray,
     table: np.ndarray,
-) -> float:
-    """Return the loss of the rows, in nats; the logits become their gradients.
+    losses: np.ndarray,
+) -> None:
+    """Write the loss of every row, in nats, to `losses`; the logits become their gradients.
 
     Parameters
     ----------
     A, Q
-        Log means (without sizes) and logits of dropout, shape (rows, genes), overwritten; Q only if `inflated`.
+        Log means (without sizes) `A[:, 0]` and logits of dropout `Q[:, q_at]`, shape (rows, heads, genes), overwritten; Q
+        only if `inflated`. The three may be one array, C-contiguous.
+    q_at, t_at
+        Which head.
     T, codes
-        Log dispersions; row i uses `T[codes[i]]`.
+        Log dispersions; row i uses `T[codes[i], t_at]`.
     log_size
         Added to the log means of the row.
     indptr, indices, data
@@ -250,24 +256,23 @@ def nb_rows(
     inflated
         Whether there is dropout.
     ridge
-        Weight of the squared dropout probabilities in the gradient; the loss returned is the likelihood's alone.
+        Weight of the squared dropout probabilities in the gradient; the loss written is the likelihood's alone.
     bounds
         Smallest and largest log mean (before sizes) and log dispersion.
     table
         `LGAMMA_TABLE`.
     """
-    n, G = A.shape
+    n, _, G = A.shape
     lam = _f(ridge)
     bits, lanes = np.empty(CHUNK, np.int32), np.empty(LANES, np.float64)
     B = np.zeros(12 * CHUNK, np.float32)
-    loss, product = 0.0, 1.0
     for i in range(n):
-        k = indptr[i]
+        k, loss, product = indptr[i], 0.0, 1.0
         for start in range(0, G, CHUNK):
             end = min(start + CHUNK, G)
             m = end - start
-            q = Q[i, start:end] if inflated else A[i, start:end]
-            _nb_state(A[i, start:end], T[codes[i], start:end], _f(log_size[i]), bounds, B, bits)  # type: ignore[arg-type]
+            q = Q[i, q_at, start:end] if inflated else A[i, 0, start:end]
+            _nb_state(A[i, 0, start:end], T[codes[i], t_at, start:end], _f(log_size[i]), bounds, B, bits)  # type: ignore[arg-type]
             _all_zeros(q, inflated, lam, B, bits, m)  # type: ignore[arg-type]
             if m < CHUNK:
                 B[_LOSS + m : _LOSS + CHUNK] = _f(1.0) if inflated else _f(0.0)
@@ -281,11 +286,11 @@ def nb_rows(
                     product = 1.0
                 k += 1
             loss += _sum_of_logs(B[_LOSS : _LOSS + CHUNK], lanes) if inflated else _sum(B[_LOSS : _LOSS + CHUNK], lanes)
-            _write(B[_GRAD_A : _GRAD_A + m], A[i, start:end], False)
+            _write(B[_GRAD_A : _GRAD_A + m], A[i, 0, start:end], False)
             if inflated:
-                _write(B[_GRAD_Q : _GRAD_Q + m], Q[i, start:end], False)
-            _write(B[_GRAD_T : _GRAD_T + m], grad_T[codes[i], start:end], add)
-    return loss - math.log(product)
+                _write(B[_GRAD_Q : _GRAD_Q + m], Q[i, q_at, start:end], False)
+            _write(B[_GRAD_T : _GRAD_T + m], grad_T[codes[i], t_at, start:end], add)
+        losses[i] = loss - math.log(product)
 
 
 @compiled(fastmath=_SAFE | {"reassoc"})

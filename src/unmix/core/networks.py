@@ -30,6 +30,7 @@ class Design:
     likelihood: str = "zinb"
     dispersion: str = "gene"
     dropout: str = "gene-cell"
+    """An output of the network; `"elementwise"`: a line in the log mean per gene; `"constant"`: one number per gene."""
     ridge: float = 0.0
     n_batches: int = 1
     n_codes: int = 0
@@ -147,29 +148,71 @@ def _total(parts: tuple[Tensor, ...]) -> Tensor:
     return total
 
 
+@dataclass(frozen=True)
+class Logits:
+    """What the last layer says of some rows, as the fused pass wants it: shape (rows, heads, genes)."""
+
+    heads: Tensor
+    """Log means of cells of median size, then logits of dropout and log dispersions where they are outputs."""
+    Q: Tensor
+    """Logits of dropout, `Q[:, q_at]`."""
+    q_at: int
+    T: Tensor
+    """Log dispersions, of which row i uses `T[codes[i], -1]`."""
+    codes: np.ndarray
+
+    @property
+    def tied(self) -> bool:
+        """Whether dropout is no output of the network, but a line in the log mean."""
+        return self.Q is not self.heads
+
+    @property
+    def per_cell(self) -> bool:
+        """Whether dispersions are outputs of the network."""
+        return self.T is self.heads
+
+    def losses(self, net: "Network", batch: Batch, start: int, grad_T: Tensor) -> np.ndarray:
+        """Return the loss of every row; heads, Q and `grad_T` become gradients."""
+        design, losses = net.design, np.empty(len(self.heads))
+        indptr, indices, counts, _ = batch.shard(start)
+        nb_rows(
+            self.heads.numpy(), self.Q.numpy(), self.q_at, self.T.numpy(), self.T.shape[1] - 1, self.codes,
+            batch.log_size[start : start + SHARD], indptr, indices, counts, grad_T.numpy(), not self.per_cell,
+            design.inflated, design.ridge, BOUNDS, LGAMMA_TABLE, losses,
+        )  # fmt: skip
+        return losses
+
+
+def logits(h: Tensor, W: Tensor, b: Tensor, T: Tensor, tie: Tensor, net: "Network", batch: Batch, start: int) -> Logits:
+    """Return the logits of the shard that begins at row `start`, whose last hidden layer is h."""
+    G, design, n = net.design.n_vars, net.design, len(h)
+    heads = product(h, W.t(), net.bf16).add_(b).view(n, -1, G)
+    tied = design.inflated and design.dropout != "gene-cell"
+    Q = torch.addcmul(tie[1], tie[0], heads[:, 0]).view(n, 1, G) if tied else heads
+    if design.dispersion == "gene-cell":
+        return Logits(heads, Q, int(not tied and design.inflated), heads, np.arange(n))
+    tau = T.expand(-1, G).contiguous().view(-1, 1, G)
+    codes = batch.batch[start : start + n] if len(tau) > 1 else np.zeros(n, np.int64)
+    return Logits(heads, Q, int(not tied and design.inflated), tau, codes)
+
+
 def _shard_loss(
     h: Tensor, W: Tensor, b: Tensor, T: Tensor, tie: Tensor, net: "Network", batch: Batch, start: int
 ) -> tuple[Any, ...]:
     """Return the loss of a shard and its gradients by h, W, b, T and tie."""
-    G, design = net.design.n_vars, net.design
-    out = product(h, W.t(), net.bf16).add_(b)
-    A = out[:, :G]
-    Q, means = (out[:, G : 2 * G], None) if design.dropout == "gene-cell" else (tie[0] * A + tie[1], A.clone())
-    per_cell = design.dispersion == "gene-cell"
-    tau = out[:, -G:] if per_cell else T.expand(-1, G).contiguous()
-    grad_tau = tau if per_cell else torch.zeros_like(tau)
-    rows = slice(start, start + len(h))
-    codes = np.arange(len(h)) if per_cell else batch.batch[rows] if len(tau) > 1 else np.zeros(len(h), np.int64)
-    indptr, indices, counts, _ = batch.shard(start)
-    loss = nb_rows(
-        A.numpy(), Q.numpy(), tau.numpy(), codes, batch.log_size[rows], indptr, indices, counts, grad_tau.numpy(),
-        not per_cell, design.inflated, design.ridge, BOUNDS, LGAMMA_TABLE,
-    )  # fmt: skip
+    at = logits(h, W, b, T, tie, net, batch, start)
+    A, Q = at.heads[:, 0], at.Q[:, 0]
+    means = A.clone() if at.tied else A
+    grad_tau = at.T if at.per_cell else torch.zeros_like(at.T)
+    loss = at.losses(net, batch, start, grad_tau).sum()
     grad_tie = torch.zeros_like(tie)
-    if design.inflated and means is not None:
-        grad_tie = torch.stack([(Q * means).sum(0), Q.sum(0)])
-        A.add_(tie[0] * Q)
-    grad_T = torch.zeros_like(T) if per_cell else grad_tau.sum_to_size(T.shape)
+    if at.tied:
+        grad_tie[1] = Q.sum(0)
+        if net.design.dropout == "elementwise":
+            grad_tie[0] = (Q * means).sum(0)
+            A.addcmul_(tie[0], Q)
+    grad_T = torch.zeros_like(T) if at.per_cell else grad_tau[:, 0].sum_to_size(T.shape)
+    out = at.heads.flatten(1)
     return loss, product(out, W, net.bf16), product(out.t(), h, net.bf16), out.sum(0), grad_T, grad_tie
 
 
@@ -233,24 +276,45 @@ class Network(nn.Module):
         """Return an array as a tensor beside the weights."""
         return torch.as_tensor(value).to(self.device)
 
-    def parameters_of(self, h: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Return the likelihood's parameters: log mean (with sizes), log dispersion, logit of dropout."""
+    def parameters_of(self, h: Tensor, batch: Batch, columns: np.ndarray | None = None) -> tuple[Tensor, ...]:
+        """Return the likelihood's parameters, of some genes: log mean (with sizes), log dispersion, logit of dropout."""
         G, design = self.design.n_vars, self.design
-        out = product(h, self.head.weight.t(), self.bf16) + self.head.bias
-        a = out[:, :G]
+        genes = slice(None) if columns is None else self.to_device(columns)
+        W, b = (v.unflatten(0, (-1, G))[:, genes] for v in (self.head.weight, self.head.bias))
+        out = (product(h, W.flatten(0, 1).t(), self.bf16) + b.flatten()).unflatten(1, (len(W), -1))
+        a = out[:, 0]
         if design.likelihood == "gaussian":
             mean = a
         else:
             mean = a.clamp(float(BOUNDS[0]), float(BOUNDS[1])) + self.to_device(batch.log_size)[:, None]
         if design.likelihood == "poisson":
             return (mean,)
-        tau = out[:, -G:] if design.dispersion == "gene-cell" else self.log_dispersion
+        T = self.log_dispersion.expand(-1, G)[:, genes]
+        tau = out[:, -1] if design.dispersion == "gene-cell" else T
         tau = tau[self.to_device(batch.batch)] if design.dispersion == "gene-batch" else tau
         tau = tau.clamp(float(BOUNDS[2]), float(BOUNDS[3]))
         if not design.inflated:
             return mean, tau
-        q = out[:, G : 2 * G] if design.dropout == "gene-cell" else self.tie[0] * a + self.tie[1]
+        tie = self.tie[:, genes]
+        q = out[:, 1] if design.dropout == "gene-cell" else tie[0] * a + tie[1]
         return mean, tau, q.clamp(-30.0, 30.0)
+
+    def row_losses(self, h: Tensor, batch: Batch) -> tuple[np.ndarray, Tensor, Tensor | None]:
+        """Return the negative log-likelihood of every row, log means (with sizes), and dropout probabilities, if any."""
+        if not self.fused:
+            logp, params = self.log_prob(h, batch)
+            pi = torch.sigmoid(params[2]) if self.design.inflated else None
+            return -logp.double().sum(1).cpu().numpy(), params[0].cpu(), None if pi is None else pi.cpu()
+        losses, means, dropout = [], [], []
+        for start in range(0, batch.n, SHARD):
+            weights = (self.head.weight, self.head.bias, self.log_dispersion, self.tie)
+            at = logits(h[start : start + SHARD], *weights, self, batch, start)
+            size = torch.as_tensor(batch.log_size[start : start + SHARD])[:, None]
+            means.append(at.heads[:, 0].clamp(float(BOUNDS[0]), float(BOUNDS[1])) + size)
+            dropout.append(torch.sigmoid(at.Q[:, at.q_at]) if self.design.inflated else None)
+            losses.append(at.losses(self, batch, start, torch.zeros_like(at.T)))
+        pi = torch.cat([p for p in dropout if p is not None]) if self.design.inflated else None
+        return np.concatenate(losses), torch.cat(means), pi
 
     def log_prob(self, h: Tensor, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the elementwise log-likelihood and the parameters."""

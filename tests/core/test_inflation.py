@@ -1,0 +1,82 @@
+"""The likelihood ratio of zero inflation: against scipy on the raw counts, and what it finds in planted data."""
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from unmix.core.inflation import Table, empty_table, tabulate, zero_inflation
+
+
+def planted(n, means, theta, dropout, seed=0):
+    rng = np.random.default_rng(seed)
+    mu = np.exp(rng.normal(0, 0.5, (n, 1))) * means
+    x = rng.poisson(rng.gamma(theta, mu / theta)) * (rng.random(mu.shape) >= dropout)
+    return np.log(mu), x.astype(float)
+
+
+def table_of(log_mean, x, centre, parts=1):
+    table = empty_table(x.shape[1])
+    for rows in np.array_split(np.arange(len(x)), parts):
+        part = x[rows]
+        indptr, (_, genes) = np.r_[0, np.cumsum((part > 0).sum(1))], part.nonzero()
+        tabulate(log_mean[rows], centre, indptr, genes, part[part > 0], table)
+    return table
+
+
+def gain_by_scipy(log_mean, x):
+    """Maximise both likelihoods on the counts themselves."""
+
+    def minus(p, inflated):
+        theta, mu = np.exp(p[1]), np.exp(log_mean + p[0])
+        logp = stats.nbinom.logpmf(x, theta, theta / (theta + mu))
+        pi = 1 / (1 + np.exp(-p[2])) if inflated else 0.0
+        return -np.log((1 - pi) * np.exp(logp) + pi * (x == 0)).sum()
+
+    nb = optimize.minimize(minus, [0.0, 0.5], args=(False,), method="Nelder-Mead", tol=1e-8)
+    zinb = optimize.minimize(minus, [0.0, 0.5, -1.0], args=(True,), method="Nelder-Mead", tol=1e-8)
+    return nb.fun - zinb.fun, 1 / (1 + np.exp(-zinb.x[2])), zinb.x[1]
+
+
+def test_agrees_with_scipy_on_the_counts_themselves():
+    log_mean, x = planted(800, np.array([2.0, 60.0]), 1.5, np.array([0.3, 0.2]))
+    centre = np.log(np.exp(log_mean).mean(0))
+    found = zero_inflation(table_of(log_mean, x, centre), centre, np.zeros(2))
+    for j in range(2):
+        gain, dropout, log_theta = gain_by_scipy(log_mean[:, j], x[:, j])
+        assert found.score[j] + 0.5 * np.log(800) == pytest.approx(gain, rel=0.1)
+        assert found.dropout[j] == pytest.approx(dropout, abs=0.01)
+        assert found.log_dispersion[j] == pytest.approx(log_theta, abs=0.03)
+
+
+def test_tables_of_parts_add_up():
+    log_mean, x = planted(300, np.array([0.2, 5.0, 400.0]), 2.0, 0.1)
+    centre = log_mean.mean(0)
+    whole, parts = table_of(log_mean, x, centre), table_of(log_mean, x, centre, parts=7)
+    np.testing.assert_array_equal(whole.cells, parts.cells)
+    np.testing.assert_allclose(whole.above, parts.above)
+    np.testing.assert_array_equal(whole.cells[:, :, :2].sum((1, 2)), 300)
+    np.testing.assert_allclose(whole.above.sum(1), x.sum(0))
+
+
+def test_half_of_the_genes_are_told_from_the_others():
+    rng = np.random.default_rng(1)
+    inflated = rng.random(300) < 0.5
+    log_mean, x = planted(3000, rng.lognormal(0, 1, 300), rng.lognormal(0.7, 0.5, 300), np.where(inflated, 0.3, 0.0))
+    centre = np.log(np.exp(log_mean).mean(0))
+    found = zero_inflation(table_of(log_mean, x, centre), centre, np.zeros(300))
+    rank = stats.rankdata(found.score)
+    n1, n0 = inflated.sum(), (~inflated).sum()
+    assert (rank[inflated].sum() - n1 * (n1 + 1) / 2) / n1 / n0 > 0.95
+    assert np.mean(found.score[~inflated] > 0) < 0.02  # the BIC is conservative
+    expressed = inflated & (x.mean(0) > 1)
+    assert np.median(abs(found.dropout[expressed] - 0.3)) < 0.05
+
+
+def test_genes_without_counts_are_nan_and_all_counts_above_zero_are_not_inflated():
+    log_mean, x = np.zeros((50, 2)), np.zeros((50, 2))
+    x[:, 1] = 7
+    found = zero_inflation(table_of(log_mean, x, np.zeros(2)), np.zeros(2), np.zeros(2))
+    assert np.isnan(found.score[0])
+    assert found.score[1] < 0
+    assert found.dropout[1] < 1e-3
+    assert isinstance(table_of(log_mean, x, np.zeros(2)), Table)
