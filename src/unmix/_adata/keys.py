@@ -24,6 +24,9 @@ ALIGNED = "_aligned"
 DISPERSION = "_dispersion"
 NLL = "_nll"
 DENOISED = "_denoised"
+DROPOUT = "_dropout"
+ZERO_INFLATION = "_zero_inflation"
+SAMPLES = "_samples"
 COMPLETED = "_completed"
 
 

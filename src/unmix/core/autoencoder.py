@@ -11,7 +11,7 @@ it returns to them with a third of the learning rate; after three such returns i
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from unmix._settings import progress
-from unmix.core.blocks import Block, map_rows
 from unmix.core.networks import Batch, Design, Network, Workers
 from unmix.core.training import Genes, Rows, batches, gene_moments, make_batch, split_rows, take_rows
 
@@ -303,99 +302,3 @@ class Trainer:
             state.setdefault(int(i), {})[name] = torch.tensor(value)
         if state:
             self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What a fitted autoencoder says of rows."""
-
-    latent: np.ndarray
-    variance: np.ndarray
-    """Of the posterior; no columns for a plain autoencoder."""
-    nll: np.ndarray
-
-
-def project(fit: Fit, rows: Rows, *, n_jobs: int = 1, device: str = "auto") -> Projection:
-    """Map rows of counts to the latent space; rows without counts become NaN.
-
-    Returns
-    -------
-    Latent means and variances, and the negative log-likelihood of every row in nats.
-    """
-    with one_torch_thread():
-        net = build(fit.design, fit.weights, Options(device=device)).eval()
-        at = np.arange(len(rows.totals))
-        result = map_rows(_project_block, rows.X, at, constants=(net, rows, fit.genes), block_rows=512, n_jobs=n_jobs)
-    return Projection(*result)
-
-
-@torch.no_grad()
-def _project_block(block: Block, at: np.ndarray, net: Network, rows: Rows, genes: Genes) -> tuple[np.ndarray, ...]:
-    batch = make_batch(block, rows, at, genes)
-    z, log_var = net.encode(batch)
-    logp, _ = net.log_prob(net.decode(z, batch.codes), batch)
-    nll = -logp.double().sum(1)
-    empty = ~rows.used[at]
-    parts = tuple(v.cpu().numpy() for v in (z, log_var.exp(), nll))
-    for part in parts:
-        part[empty] = np.nan
-    return parts
-
-
-def denoise(
-    fit: Fit,
-    rows: Rows,
-    genes: np.ndarray | None = None,
-    *,
-    dropout: bool = False,
-    library: bool = True,
-    n_jobs: int = 1,
-    device: str = "auto",
-) -> np.ndarray:
-    """Return the decoder's means.
-
-    Parameters
-    ----------
-    fit, rows
-        A fitted autoencoder and the counts.
-    genes
-        Columns wanted; None for all.
-    dropout
-        Whether to multiply by the probability of no dropout, (1 - pi) mu: what would be counted, not what is there.
-    library
-        Whether means are those of the cell's own total; False for those of a cell of median total.
-    n_jobs, device
-        Threads; where to compute.
-
-    Returns
-    -------
-    Means, shape (n_obs, number of genes), float32; NaN in rows without counts.
-    """
-    columns = np.arange(fit.design.n_vars) if genes is None else np.asarray(genes)
-    with one_torch_thread():
-        net = build(fit.design, fit.weights, Options(device=device)).eval()
-        at = np.arange(len(rows.totals))
-        constants = (net, rows, fit.genes, columns, dropout, library)
-        return map_rows(_denoise_block, rows.X, at, constants=constants, block_rows=512, n_jobs=n_jobs)
-
-
-@torch.no_grad()
-def _denoise_block(
-    block: Block,
-    at: np.ndarray,
-    net: Network,
-    rows: Rows,
-    genes: Genes,
-    columns: np.ndarray,
-    dropout: bool,
-    library: bool,
-) -> np.ndarray:
-    batch = make_batch(block, rows, at, genes)
-    h = net.decode(net.encode(batch)[0], batch.codes)
-    params = net.parameters_of(h, batch if library else replace(batch, log_size=np.zeros_like(batch.log_size)))
-    mean = params[0] if net.design.likelihood == "gaussian" else params[0].exp()
-    if dropout and net.design.inflated:
-        mean = mean * torch.sigmoid(-params[2])
-    result = mean[:, torch.as_tensor(columns, device=mean.device)].cpu().numpy()
-    result[~rows.used[at]] = np.nan
-    return result

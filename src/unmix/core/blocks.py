@@ -4,7 +4,8 @@ An algorithm touches a large matrix X only through these functions:
 
 - :func:`map_rows` applies `f` to every block of rows and stacks the results, one row of result per row of X;
 - :func:`reduce_rows` applies `f` to every block of rows and adds the results up (Gram matrices, gene sums, losses);
-- :func:`map_reduce_rows` does both in one reading, for algorithms that update rows and need sums over the new ones.
+- :func:`map_reduce_rows` does both in one reading, for algorithms that update rows and need sums over the new ones;
+- :func:`stream_rows` gives one result after the other to who writes them where the whole has no room.
 
 A block is a C-contiguous `numpy.ndarray` or a `scipy.sparse.csr_array` with sorted indices; X itself may be an array, any
 scipy sparse matrix, a matrix on disk that reads row slices (h5py, anndata's backed matrices) or a Dask array with chunks
@@ -179,6 +180,28 @@ def map_rows(
     if isinstance(parts[0], tuple):
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     return np.concatenate(parts)
+
+
+def stream_rows(
+    f: Callable[..., Any],
+    X: Any,
+    *aligned: Any,
+    constants: Sequence[Any] = (),
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+    desc: str = "",
+) -> Iterator[Any]:
+    """Apply `f` to every block of rows and yield what it returns, in the order of the rows, one block at a time.
+
+    Parameters are those of :func:`map_rows`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [float(part.sum()) for part in stream_rows(lambda block: 2 * block, np.ones((3, 1)), block_rows=2)]
+    [4.0, 2.0]
+    """
+    yield from _run(f, X, aligned, constants, n_jobs, block_rows, desc)
 
 
 def reduce_rows(

@@ -5,9 +5,10 @@ A fitted network gives every entry a log mean :math:`a`. Beside it two models of
 .. math:: x \sim NB(e^{a + s}, \theta) \qquad x \sim \pi [x = 0] + (1 - \pi) NB(e^{a + s}, \theta),
 
 with one scale, one dispersion and, in the second, one probability of dropout a gene. What both need to know of the data is
-small: for intervals of :math:`a`, how many zeros and counts lie in it and what they add up to, and how many counts exceed
-each :math:`k`, since :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) = \sum_{k < x} \log(k + \theta)`. The dispersion is free in both
-models, so that zeros which only speak of variance do not count as inflation (Ridout, Hinde, Demetrio 2001, Biometrics 57, 219).
+small: for intervals of :math:`a`, how many zeros and counts lie in it and what they add up to; and how many counts exceed
+each :math:`k`, since :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) = \sum_{k < x} \log(k + \theta)`. The dispersion is
+free in both models, so that zeros which only speak of variance do not count as inflation (Ridout, Hinde, Demetrio 2001,
+Biometrics 57, 219).
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from unmix.tl._autoencoder import autoencoder
 from unmix.tl._deconvolve import deconvolve
+from unmix.tl._denoise import denoise
 from unmix.tl._factorize import factorize
 from unmix.tl._joint_nmf import joint_nmf
 from unmix.tl._metagenes import metagenes
@@ -12,6 +13,7 @@ from unmix.tl._zinb_ae import zinb_ae
 __all__ = [
     "autoencoder",
     "deconvolve",
+    "denoise",
     "factorize",
     "joint_nmf",
     "metagenes",

@@ -1,30 +1,22 @@
 """Autoencoders of counts."""
 
-from dataclasses import asdict
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
-from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
+from unmix._adata.conditions import read_conditions
+from unmix._adata.models import read_rows
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
-from unmix._settings import logger, settings
+from unmix._settings import settings
+from unmix.tl import _autoencoder_steps as steps
 
 Likelihood = Literal["auto", "zinb", "nb", "poisson", "gaussian"]
 Dispersion = Literal["gene", "gene-cell", "gene-batch", "shared"]
-CHOICES = {
-    "kind": ("ae", "vae"),
-    "likelihood": ("auto", "zinb", "nb", "poisson", "gaussian"),
-    "dispersion": ("gene", "gene-cell", "gene-batch", "shared"),
-    "dropout": ("gene-cell", "elementwise"),
-    "on_interrupt": ("raise", "keep"),
-    "device": ("auto", "cpu", "cuda"),
-}
-SHORT_RUN = 5
-"""Epochs after which `likelihood="auto"` compares."""
+Dropout = Literal["gene-cell", "elementwise", "constant"]
 
 
 @tool
@@ -35,15 +27,17 @@ def autoencoder(
     kind: Literal["ae", "vae"] = "ae",
     likelihood: Likelihood = "auto",
     dispersion: Dispersion = "gene",
-    dropout: Literal["gene-cell", "elementwise"] = "gene-cell",
+    dropout: Dropout = "gene-cell",
     ridge: float = 0.0,
     hidden: tuple[int, ...] = (64,),
     batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     layer: str | None = None,
     max_epochs: int | Literal["auto"] = "auto",
     batch_size: int = 128,
     learning_rate: float = 4e-3,
-    denoise: bool = False,
+    denoise: bool | Sequence[str] = False,
+    n_samples: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_interrupt: Literal["raise", "keep"] = "raise",
     resume: bool = False,
@@ -71,13 +65,16 @@ def autoencoder(
     dispersion
         What the dispersion depends on.
     dropout
-        For ZINB, the logit of dropout: an output of the network, or `"elementwise"` a line in the log mean per gene.
+        For ZINB, the logit of dropout: an output of the network; `"elementwise"`, a line in the log mean per gene;
+        `"constant"`, one number per gene.
     ridge
         Weight of the squared dropout probabilities in the loss.
     hidden
         Widths of the encoder's hidden layers; the decoder mirrors them.
     batch_key
         Column of `obs` with the batch, on which encoder and decoder are conditioned.
+    covariates
+        Columns of `obs`, numbers or categories, on which they are conditioned too.
     layer
         Layer with the counts; `None` for `X`.
     max_epochs
@@ -88,14 +85,17 @@ def autoencoder(
     learning_rate
         Of Adam; falls to a third whenever the held-out loss has not improved for three epochs.
     denoise
-        Whether to write the decoder's means.
+        Whether to write the decoder's means, or of which genes; :func:`unmix.tl.denoise` does so later, from what is
+        stored, and with more choice.
+    n_samples
+        With `kind="vae"`, how many draws from each cell's posterior to write.
     device
         Where to train.
     on_interrupt
         `"keep"` writes the best epoch so far when interrupted, with what `resume` needs; `"raise"`
         leaves `adata` as it was.
     resume
-        Whether to go on with the interrupted training stored under the same key.
+        Whether to go on with the interrupted training stored under the same key; the network's options are those stored.
     key_added
         Name of the slots; `None` for `kind`.
     rng
@@ -110,16 +110,24 @@ def autoencoder(
     `None`, or with `copy=True` the copy. Sets the following fields:
 
     `obsm["X_" + key_added]` : float32, n_obs x n_latent
-        Coordinates; NaN in cells without counts.
+        Coordinates; NaN in cells without counts. With `kind="vae"` the posterior means.
+    `obsm["X_" + key_added + "_variance"]`, `obsm["X_" + key_added + "_samples"]` : float32
+        With `kind="vae"`: variances of the posterior; with `n_samples`: n_obs x n_samples x n_latent draws.
     `var[key_added + "_dispersion"]` : float
         Inverse dispersion theta, where it is one number per gene; NaN for genes without counts.
+    `var[key_added + "_dropout"]` : float
+        With ZINB: probability of dropout, averaged over cells.
+    `var[key_added + "_zero_inflation"]` : float
+        With NB and ZINB: gain in log-likelihood, in nats over up to 20,000 cells, by letting the gene's counts drop out
+        with one probability, at a dispersion of its own in both cases, less log(n) / 2; above 0 the BIC asks for it.
     `obs[key_added + "_nll"]` : float
         Negative log-likelihood of the cell, in nats.
     `layers[key_added + "_denoised"]` : float32
-        With `denoise`: means of the decoder at the cell's own total.
+        With `denoise`: means of the decoder at the cell's own total; for a list of genes a sparse matrix in which only
+        their columns are filled.
     `uns[key_added]` : dict
-        `history`, `design`, `weights`, `genes`, `chosen` (held-out losses of the likelihoods
-        compared), `n_empty`, `params`.
+        `history` (loss per cell and learning rate by epoch), `best_epoch`, `design`, `weights`, `moments`, `genes`,
+        `conditions`, `chosen` (held-out losses of the likelihoods compared), `n_empty`, `finished`, `params`.
 
     Raises
     ------
@@ -141,206 +149,35 @@ def autoencoder(
     5
     """
     given = {"kind": kind, "likelihood": likelihood, "dispersion": dispersion, "dropout": dropout}
-    check_options({**given, "on_interrupt": on_interrupt, "device": device})
-    check_numbers(n_latent=n_latent, batch_size=batch_size, max_epochs=1 if max_epochs == "auto" else max_epochs)
+    steps.check_options({**given, "on_interrupt": on_interrupt, "device": device})
+    most = None if max_epochs == "auto" else max_epochs
+    steps.check_numbers(n_latent=n_latent, batch_size=batch_size, max_epochs=most or 1)
+    steps.check_numbers(0, n_samples=n_samples)
+    steps.check_numbers(**{f"hidden[{i}]": width for i, width in enumerate(hidden)}, hidden=len(hidden))
+    steps.check_real("learning_rate", learning_rate, positive=True)
+    steps.check_real("ridge", ridge, positive=False)
+    steps.check_together(kind, likelihood, dispersion, batch_key, n_samples)
+    columns = steps.gene_columns(adata.var_names, denoise)
     from unmix.core.autoencoder import Options
-
-    threads, key = settings.threads(n_jobs), key_added or kind
-    rows, categories = read_rows(adata, layer, batch_key, likelihood, threads)
-    options = Options(
-        max_epochs=None if max_epochs == "auto" else max_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        device=device,
-        on_interrupt=on_interrupt,
-    )
-    shape = {**given, "n_latent": n_latent, "hidden": tuple(hidden), "ridge": ridge}
-    fitted, chosen = _train(
-        adata, rows, shape, options, len(categories), seed_of(rng), threads, key if resume else None
-    )
-    return slots_of(adata, rows, fitted, chosen, key, categories, denoise=denoise, threads=threads)
-
-
-def check_options(given: dict[str, str]) -> None:
-    """Raise ValueError for an option that is not among its choices."""
-    for name, value in given.items():
-        if value not in CHOICES[name]:
-            msg = f"`{name}` must be one of {list(CHOICES[name])}, got {value!r}."
-            raise ValueError(msg)
-
-
-def check_numbers(**given: Any) -> None:
-    """Raise ValueError for what must be a whole number of at least 1."""
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            msg = f"`{name}` must be a whole number of at least 1, got {value!r}."
-            raise ValueError(msg)
-
-
-def seed_of(rng: int | np.random.Generator | None) -> int:
-    """Return one integer seed."""
-    return int(rng) if isinstance(rng, int | np.integer) else int(np.random.default_rng(rng).integers(2**31))
-
-
-def read_rows(
-    adata: AnnData,
-    layer: str | None,
-    batch_key: str | None,
-    likelihood: str,
-    threads: int,
-    known: list[str] | None = None,
-) -> tuple[Any, list[str]]:
-    """Return the rows, and the names of the batches; `known` are those of the fit."""
-    from unmix.core.training import Rows
-
-    matrix = read_matrix(adata, layer)
-    summary = summarise_rows(matrix, n_jobs=threads)
-    counts = likelihood != "gaussian"
-    if counts or not summary.finite:
-        check_expression(matrix, summary, expect_counts=counts)
-    batch, codes, categories = np.zeros(adata.n_obs, np.int64), np.zeros((adata.n_obs, 0), np.float32), known or [""]
-    if batch_key is not None:
-        labels = read_labels(adata, batch_key)
-        categories = known or [str(c) for c in labels.categories]
-        batch = pd.Index(categories).get_indexer(pd.Index(np.asarray(labels, dtype=object))).astype(np.int64)
-        if (batch < 0).any():
-            msg = f"obs[{batch_key!r}] holds missing or unknown batches; known are {categories}."
-            raise ValueError(msg)
-        codes = np.eye(len(categories), dtype=np.float32)[batch]
-    return Rows(matrix.X, summary.totals, batch, codes, counts), categories
-
-
-def _train(
-    adata: AnnData,
-    rows: Any,
-    shape: dict[str, Any],
-    options: Any,
-    n_batches: int,
-    seed: int,
-    threads: int,
-    resume: str | None,
-) -> tuple[Any, dict[str, float]]:
-    """Fit, after choosing between NB and ZINB by a short run of each where asked."""
-    from dataclasses import replace
-
-    from unmix.core.autoencoder import fit
+    from unmix.core.decoding import Wanted
     from unmix.core.networks import Design
 
-    design = Design(rows.X.shape[1], n_batches=n_batches, n_codes=rows.codes.shape[1], **shape)
-    if resume is not None:
-        stored, state = load_state(adata, resume)
-        return fit(rows, stored, options, n_jobs=threads, state=state), {}
-    if design.likelihood != "auto":
-        return fit(rows, design, options, seed=seed, n_jobs=threads), {}
-    short = replace(options, max_epochs=min(SHORT_RUN, options.max_epochs or SHORT_RUN), on_interrupt="raise")
-    fits = {
-        name: fit(rows, replace(design, likelihood=name), short, seed=seed, n_jobs=threads) for name in ("nb", "zinb")
-    }
-    losses = {name: float(f.state.best_loss) for name, f in fits.items()}
-    best = min(losses, key=losses.__getitem__)
-    logger.info("autoencoder: held-out loss per cell %s; going on with %s", losses, best)
-    return fit(rows, fits[best].design, options, n_jobs=threads, state=fits[best].state), losses
-
-
-def slots_of(
-    adata: AnnData,
-    rows: Any,
-    fitted: Any,
-    chosen: dict[str, float],
-    key: str,
-    categories: list[str],
-    *,
-    denoise: bool,
-    threads: int,
-) -> Slots:
-    """Return everything that is written."""
-    from unmix.core.autoencoder import denoise as decoder_means
-    from unmix.core.autoencoder import project
-
-    projection = project(fitted, rows, n_jobs=threads)
-    entry: dict[str, Any] = {
-        "history": {name: np.array(values) for name, values in fitted.history.items()},
-        "best_epoch": fitted.state.best_epoch,
-        "design": {**asdict(fitted.design), "hidden": np.array(fitted.design.hidden)},
-        "weights": fitted.weights,
-        "moments": asdict(fitted.genes),
-        "genes": np.array(adata.var_names, dtype=str),
-        "batches": np.array(categories, dtype=str),
-        "chosen": chosen,
-        "n_empty": int((~rows.used).sum()),
-        "finished": fitted.finished,
-    }
-    if not fitted.finished:
-        entry["state"] = asdict(fitted.state)
-    slots = Slots(
-        uns={key: entry}, obsm={keys.EMBEDDING + key: projection.latent}, obs={key + keys.NLL: projection.nll}
-    )
-    if fitted.design.kind == "vae":
-        slots.obsm[keys.EMBEDDING + key + keys.VARIANCE] = projection.variance
-    if fitted.design.dispersion == "gene" and fitted.design.likelihood != "poisson":
-        theta = np.exp(fitted.weights["log_dispersion"][0].astype(float))
-        slots.var[key + keys.DISPERSION] = np.where(fitted.genes.mean > 0, theta, np.nan)
-    if denoise:
-        slots.layers[key + keys.DENOISED] = decoder_means(fitted, rows, n_jobs=threads)
+    threads, key, seed = settings.threads(n_jobs), key_added or kind, steps.seed_of(rng)
+    conditions = read_conditions(adata, batch_key, covariates)
+    rows = read_rows(adata, layer, conditions, counts=likelihood != "gaussian", n_jobs=threads)
+    options = Options(most, batch_size, learning_rate, device=device, on_interrupt=on_interrupt)
+    if resume:
+        fitted, chosen = steps.resume_training(adata, key, rows, options, n_jobs=threads)
+    else:
+        sizes = {"n_batches": len(conditions.batches), "n_codes": rows.codes.shape[1], "n_latent": n_latent}
+        design = Design(rows.X.shape[1], hidden=tuple(hidden), ridge=ridge, **sizes, **given)  # type: ignore[arg-type]
+        fitted, chosen = steps.train(rows, design, options, seed=seed, n_jobs=threads)
+    how = {"n_samples": n_samples, "seed": seed, "device": device, "threads": threads}
+    slots = steps.slots_of(adata, rows, fitted, key, conditions, **how)  # type: ignore[arg-type]
+    slots.uns[key]["chosen"] = chosen
+    if denoise is not False:
+        at = slice(None) if columns is None else columns
+        slots.layers[key + keys.DENOISED] = steps.denoised_layer(
+            fitted, rows, Wanted(columns), adata.n_vars, at, device=device, n_jobs=threads
+        )
     return slots
-
-
-def load_fit(adata: AnnData, key: str) -> Any:
-    """Return the fitted autoencoder that is stored under a key."""
-    from unmix.core.autoencoder import Fit, State
-    from unmix.core.networks import Design
-    from unmix.core.training import Genes
-
-    entry = adata.uns[key]
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in entry["design"].items() if k != "hidden"}
-    design = Design(hidden=tuple(int(h) for h in entry["design"]["hidden"]), **plain)
-    m = entry["moments"]
-    genes = Genes(m["mean"], m["variance"], float(m["inverse_size"]), m["input_sd"], float(m["median_total"]))
-    weights = {name: np.asarray(value) for name, value in entry["weights"].items()}
-    return Fit(design, genes, weights, State(), np.zeros(0, np.int64), bool(entry["finished"]))
-
-
-def load_state(adata: AnnData, key: str) -> tuple[Any, Any]:
-    """Return the design and the state of an interrupted training.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    """
-    from unmix.core.autoencoder import State
-
-    entry = adata.uns.get(key, {})
-    if "state" not in entry:
-        msg = f"no interrupted training is stored in uns[{key!r}]."
-        raise KeyError(msg)
-    stored = dict(entry["state"])
-    stored["history"] = {name: [float(v) for v in values] for name, values in stored["history"].items()}
-    numbers = {k: int(stored[k]) for k in ("epoch", "best_epoch", "waited", "returns", "seed")}
-    return load_fit(adata, key).design, State(**{**stored, **numbers, "best_loss": float(stored["best_loss"])})
-
-
-def project_autoencoder(
-    adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Encode new cells; genes are matched by name, all genes of the fit are needed.
-
-    Raises
-    ------
-    ValueError
-        If genes of the fit are missing.
-    """
-    from unmix.core.autoencoder import project
-
-    entry = fitted.uns[key]
-    columns = pd.Index(adata.var_names).get_indexer(pd.Index(entry["genes"]))
-    if (columns < 0).any():
-        missing = entry["genes"][columns < 0]
-        msg = f"{len(missing)} of {len(columns)} genes of the fit are missing, such as {missing[:3].tolist()}."
-        raise ValueError(msg)
-    fit = load_fit(fitted, key)
-    same = len(columns) == adata.n_vars and (columns == np.arange(adata.n_vars)).all()
-    batch_key = entry["params"].get("batch_key")
-    view = adata if same else adata[:, columns]
-    rows, _ = read_rows(view, layer, batch_key, fit.design.likelihood, threads, list(map(str, entry["batches"])))
-    return project(fit, rows, n_jobs=threads).latent, {"n_shared_genes": len(columns)}

@@ -12,12 +12,12 @@ from unmix._settings import settings
 from unmix.tl._project_joint import check_predictable, predicted
 
 TRANSFORMS = {
-    "autoencoder": "unmix.tl._autoencoder:project_autoencoder",
+    "autoencoder": "unmix.tl._autoencoder_steps:project_autoencoder",
     "factorize": "unmix.tl._project:project_factors",
     "joint_nmf": "unmix.tl._project_joint:project_joint",
     "metagenes": "unmix.tl._metagenes:project_metagenes",
     "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
-    "zinb_ae": "unmix.tl._autoencoder:project_autoencoder",
+    "zinb_ae": "unmix.tl._autoencoder_steps:project_autoencoder",
 }
 """Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts)."""
 
@@ -30,6 +30,7 @@ def transform(
     key: str,
     predict: str | Sequence[str] | None = None,
     layer: str | None = None,
+    batch: str | None = None,
     key_added: str | None = None,
     n_jobs: int | None = None,
     copy: bool = False,
@@ -51,6 +52,9 @@ def transform(
         For a joint factorisation of modalities: names of those to predict for the new observations.
     layer
         Layer of `adata` with the matrix; `None` for `X`.
+    batch
+        For autoencoders with batches: take all observations to be of this batch of the fit; `None` for the column of
+        `obs` of the same name.
     key_added
         Name of the slots; `None` for `key`.
     n_jobs
@@ -95,7 +99,11 @@ def transform(
     project: Callable[..., Any] = getattr(import_module(module), name)
     given, wanted = key_added or key, [predict] if isinstance(predict, str) else list(predict or [])
     check_predictable(fitted, key, wanted)
-    embedding, facts = project(adata, fitted, key, layer, settings.threads(n_jobs))
+    if batch is not None and source not in ("autoencoder", "zinb_ae"):
+        msg = f"`batch` is for autoencoders; {key!r} was fitted by `tl.{source}`."
+        raise ValueError(msg)
+    more = {} if batch is None else {"batch": batch}
+    embedding, facts = project(adata, fitted, key, layer, settings.threads(n_jobs), **more)
     obsm: dict[str, Any] = {f"X_{given}": embedding}
     if wanted:
         obsm |= {f"{given}_{m}": table for m, table in predicted(embedding, fitted, key, wanted).items()}

@@ -1,5 +1,6 @@
 """The zero-inflated negative binomial autoencoder."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -7,7 +8,7 @@ from anndata import AnnData
 
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
-from unmix.tl._autoencoder import autoencoder
+from unmix.tl._autoencoder import Dropout, autoencoder
 
 
 @tool
@@ -16,12 +17,19 @@ def zinb_ae(
     n_latent: int = 32,
     *,
     dispersion: Literal["gene", "gene-cell"] = "gene-cell",
-    dropout: Literal["gene-cell", "elementwise"] = "gene-cell",
+    dropout: Dropout = "gene-cell",
     ridge: float = 0.0,
     hidden: tuple[int, ...] = (64,),
+    batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     layer: str | None = None,
     max_epochs: int | Literal["auto"] = "auto",
-    denoise: bool = False,
+    batch_size: int = 128,
+    learning_rate: float = 4e-3,
+    denoise: bool | Sequence[str] = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    on_interrupt: Literal["raise", "keep"] = "raise",
+    resume: bool = False,
     key_added: str = "zinb_ae",
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = None,
@@ -38,17 +46,31 @@ def zinb_ae(
     dispersion
         One per gene, or an output of the network.
     dropout
-        An output of the network, or a line in the log mean per gene.
+        An output of the network; `"elementwise"`, a line in the log mean per gene; `"constant"`, one number per gene.
     ridge
         Weight of the squared dropout probabilities in the loss.
     hidden
         Widths of the encoder's hidden layers; the decoder mirrors them.
+    batch_key
+        Column of `obs` with the batch, on which encoder and decoder are conditioned.
+    covariates
+        Columns of `obs`, numbers or categories, on which they are conditioned too.
     layer
         Layer with the counts; `None` for `X`.
     max_epochs
-        Most epochs.
+        Most epochs; `"auto"` for enough to see 2,000,000 cells, 5 to 200.
+    batch_size
+        Cells per step.
+    learning_rate
+        Of Adam.
     denoise
-        Whether to write the decoder's means.
+        Whether to write the decoder's means, or of which genes.
+    device
+        Where to train.
+    on_interrupt
+        `"keep"` writes the best epoch so far when interrupted; `"raise"` leaves `adata` as it was.
+    resume
+        Whether to go on with the interrupted training stored under the same key.
     key_added
         Name of the slots.
     rng
@@ -66,6 +88,8 @@ def zinb_ae(
         Coordinates.
     `obs[key_added + "_nll"]` : float
         Negative log-likelihood of the cell, in nats.
+    `var[key_added + "_dropout"]`, `var[key_added + "_zero_inflation"]` : float
+        Mean probability of dropout; whether the gene needs zero inflation.
     `var[key_added + "_dispersion"]` : float
         With `dispersion="gene"`.
     `layers[key_added + "_denoised"]` : float32
@@ -87,5 +111,7 @@ def zinb_ae(
     """
     return autoencoder.__wrapped__(  # type: ignore[attr-defined]
         adata, n_latent, likelihood="zinb", dispersion=dispersion, dropout=dropout, ridge=ridge, hidden=hidden,
-        layer=layer, max_epochs=max_epochs, denoise=denoise, key_added=key_added, rng=rng, n_jobs=n_jobs,
+        batch_key=batch_key, covariates=covariates, layer=layer, max_epochs=max_epochs, batch_size=batch_size,
+        learning_rate=learning_rate, denoise=denoise, device=device, on_interrupt=on_interrupt, resume=resume,
+        key_added=key_added, rng=rng, n_jobs=n_jobs,
     )  # fmt: skip

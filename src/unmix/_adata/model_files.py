@@ -1,0 +1,151 @@
+"""Fitted models in files of their own: safetensors, which hold numbers and a text, and nothing that could be run."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from unmix._adata.models import TOOLS
+from unmix._adata.stored import stored_entry
+from unmix._adata.write import storable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FORMAT = "unmix.autoencoder/1"
+MAX_HEADER = 64 * 2**20
+"""Bytes of a header that are read at most."""
+SEPARATOR = "::"
+
+
+def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
+    """Write an autoencoder that is stored in an AnnData to a file of its own, without the cells.
+
+    Parameters
+    ----------
+    adata
+        Object that :func:`unmix.tl.autoencoder` or :func:`unmix.tl.zinb_ae` has written to.
+    path
+        File to write (.safetensors); one that exists is replaced.
+    key
+        The tool's `key_added`.
+
+    Raises
+    ------
+    KeyError
+        If no autoencoder is stored under the key.
+
+    Examples
+    --------
+    >>> import tempfile, unmix as um
+    >>> _, cells = um.datasets.pbmc_spots()
+    >>> um.tl.autoencoder(cells, 5, likelihood="nb", max_epochs=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     um.save(cells, f"{folder}/model.safetensors")
+    ...     model = um.load(f"{folder}/model.safetensors")
+    >>> um.tl.transform(cells, model, key="ae", key_added="again")
+    >>> bool((cells.obsm["X_again"] == cells.obsm["X_ae"]).all())
+    True
+    """
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, np.ndarray] = {}
+    text = _without_arrays(storable(stored_entry(adata, key, *TOOLS)), (), tensors)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, temporary, metadata={"format": FORMAT, "key": key, "entry": json.dumps(text)})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> "AnnData":
+    """Read an autoencoder that :func:`save` has written.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    An AnnData without observations over the genes of the model, which holds it in `uns[key]`: what
+    :func:`unmix.tl.transform` and :func:`unmix.tl.denoise` take as `fitted`.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, larger or smaller than its header says, or no such model.
+    """
+    from anndata import AnnData
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    _check_header(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                msg = f"{path} holds no autoencoder of this package; its format is {about.get('format')!r}."
+                raise ValueError(msg)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        msg = f"{path} is damaged: {error}"
+        raise ValueError(msg) from error
+    entry = json.loads(about["entry"], object_hook=_array_of_text)
+    for name, value in tensors.items():
+        *folders, last = name.split(SEPARATOR)
+        at = entry
+        for folder in folders:
+            at = at.setdefault(folder, {})
+        at[last] = value
+    _check_shapes(path, entry)
+    var = pd.DataFrame(index=pd.Index(entry["genes"], dtype=object))
+    return AnnData(np.zeros((0, len(var)), np.float32), var=var, uns={about["key"]: entry})
+
+
+def _without_arrays(value: Any, where: tuple[str, ...], tensors: dict[str, np.ndarray]) -> Any:
+    """Move arrays of numbers to `tensors`; return the rest as what JSON holds."""
+    if isinstance(value, dict):
+        found = {k: _without_arrays(v, (*where, k), tensors) for k, v in value.items()}
+        return {k: v for k, v in found.items() if v is not None or value[k] is None}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "US":
+        return {"text": value.tolist()}
+    if isinstance(value, np.ndarray):
+        tensors[SEPARATOR.join(where)] = np.ascontiguousarray(value)
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _array_of_text(value: dict[str, Any]) -> Any:
+    return np.array(value["text"], dtype=str) if list(value) == ["text"] else value
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that says more than the file holds, before any of it is read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size < 8 or header > min(size - 8, MAX_HEADER):
+        msg = f"{path} is damaged or no safetensors file: {size} bytes, of which the header would be {header}."
+        raise ValueError(msg)
+
+
+def _check_shapes(path: Path, entry: dict[str, Any]) -> None:
+    """Refuse weights that are not those of the network described."""
+    from unmix._adata.models import stored_fit
+    from unmix.core.autoencoder import build
+
+    try:
+        fit = stored_fit(entry)
+        build(fit.design, fit.weights)
+        fits = len(entry["genes"]) == len(fit.genes.mean) == fit.design.n_vars
+    except (KeyError, TypeError, RuntimeError) as error:
+        msg = f"{path} is damaged: {error}"
+        raise ValueError(msg) from error
+    if not fits:
+        msg = f"{path} is damaged: {len(entry['genes'])} names of genes for {fit.design.n_vars} genes."
+        raise ValueError(msg)

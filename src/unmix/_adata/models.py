@@ -1,0 +1,127 @@
+"""A fitted autoencoder as an entry of `uns`, and back."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from unmix._adata.conditions import Conditions, stored_conditions
+from unmix._adata.read import check_expression, read_matrix, summarise_rows
+from unmix._adata.stored import stored_entry
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from unmix.core.autoencoder import Fit, State
+    from unmix.core.training import Rows
+
+TOOLS = ("autoencoder", "zinb_ae")
+
+
+def model_entry(fit: "Fit", conditions: Conditions, genes: pd.Index) -> dict[str, Any]:
+    """Return what `uns` stores of a fit; of one that was interrupted also where training stood."""
+    entry = {
+        "history": {name: np.array(values) for name, values in fit.history.items()},
+        "best_epoch": fit.state.best_epoch,
+        "design": {**asdict(fit.design), "hidden": np.array(fit.design.hidden)},
+        "weights": fit.weights,
+        "moments": asdict(fit.genes),
+        "genes": np.array(genes, dtype=str),
+        "conditions": conditions.entry(),
+        "finished": fit.finished,
+    }
+    return entry if fit.finished else {**entry, "state": asdict(fit.state)}
+
+
+def stored_fit(entry: dict[str, Any]) -> "Fit":
+    """Return the fitted autoencoder that an entry describes."""
+    from unmix.core.autoencoder import Fit, State
+    from unmix.core.networks import Design
+    from unmix.core.training import Genes
+
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in entry["design"].items() if k != "hidden"}
+    design = Design(hidden=tuple(int(h) for h in entry["design"]["hidden"]), **plain)
+    m = entry["moments"]
+    genes = Genes(m["mean"], m["variance"], float(m["inverse_size"]), m["input_sd"], float(m["median_total"]))
+    weights = {name: np.asarray(value) for name, value in entry["weights"].items()}
+    return Fit(design, genes, weights, State(), np.zeros(0, np.int64), bool(entry["finished"]))
+
+
+def stored_state(adata: "AnnData", key: str) -> "State":
+    """Return where an interrupted training stood.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    from unmix.core.autoencoder import State
+
+    entry = adata.uns.get(key, {})
+    if "state" not in entry:
+        msg = f"no interrupted training is stored in uns[{key!r}]."
+        raise KeyError(msg)
+    stored = dict(entry["state"])
+    stored["history"] = {name: [float(v) for v in values] for name, values in stored["history"].items()}
+    numbers = {k: int(stored[k]) for k in ("epoch", "best_epoch", "waited", "returns", "seed")}
+    return State(**{**stored, **numbers, "best_loss": float(stored["best_loss"])})
+
+
+def read_rows(
+    adata: "AnnData",
+    layer: str | None,
+    conditions: Conditions,
+    *,
+    counts: bool,
+    batch: str | None = None,
+    n_jobs: int = 1,
+) -> "Rows":
+    """Return the matrix and what is known of its rows, checked.
+
+    Parameters
+    ----------
+    adata, layer
+        Where the matrix is.
+    conditions
+        Batches and covariates.
+    counts
+        Whether it must hold counts.
+    batch
+        Take all observations to be of this batch.
+    n_jobs
+        Threads.
+    """
+    from unmix.core.training import Rows
+
+    matrix = read_matrix(adata, layer)
+    index, codes = conditions.design(adata, batch)
+    summary = summarise_rows(matrix, n_jobs=n_jobs)
+    if counts or not summary.finite:
+        check_expression(matrix, summary, expect_counts=counts)
+    return Rows(matrix.X, summary.totals, index, codes, counts)
+
+
+def read_for_model(
+    adata: "AnnData", fitted: "AnnData", key: str, layer: str | None, *, batch: str | None = None, n_jobs: int = 1
+) -> "tuple[Fit, Rows, Conditions]":
+    """Return a stored model, and rows of counts that are aligned to its genes by name.
+
+    Raises
+    ------
+    KeyError
+        If no model is stored under the key.
+    ValueError
+        If genes of the fit are missing.
+    """
+    entry = stored_entry(fitted, key, *TOOLS)
+    fit, conditions = stored_fit(entry), stored_conditions(entry["conditions"])
+    columns = pd.Index(adata.var_names).get_indexer(pd.Index(entry["genes"]))
+    if (columns < 0).any():
+        missing = entry["genes"][columns < 0]
+        msg = f"{len(missing)} of {len(columns)} genes of the fit are missing, such as {missing[:3].tolist()}."
+        raise ValueError(msg)
+    same = len(columns) == adata.n_vars and (columns == np.arange(adata.n_vars)).all()
+    counts = fit.design.likelihood != "gaussian"
+    view = adata if same else adata[:, columns]
+    return fit, read_rows(view, layer, conditions, counts=counts, batch=batch, n_jobs=n_jobs), conditions
