@@ -1,5 +1,6 @@
 """The tools and what a contract test needs to run each of them: a new tool is covered by being listed in `TOOLS`."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,18 +99,40 @@ def _factorize(method: str, **more: Any) -> Case:
     return Case(um.tl.factorize, counts, lambda: {"n_components": 3, "method": method, **more}, slots)
 
 
+@functools.cache
+def _fit() -> AnnData:
+    return um.tl.autoencoder(counts(), 3, likelihood="nb", max_epochs=1, copy=True)
+
+
+def fitted() -> AnnData:
+    """Return the forty spots with a fitted autoencoder."""
+    return _fit().copy()
+
+
 TOOLS = {
     "autoencoder": Case(
         um.tl.autoencoder,
         counts,
         lambda: {"n_latent": 3, "likelihood": "nb", "max_epochs": 1},
-        {"obsm['X_ae']", "obs['ae_nll']", "var['ae_dispersion']", "uns['ae']"},
+        {"obsm['X_ae']", "obs['ae_nll']", "var['ae_dispersion']", "var['ae_zero_inflation']", "uns['ae']"},
     ),
     "zinb_ae": Case(
         um.tl.zinb_ae,
         counts,
         lambda: {"n_latent": 3, "max_epochs": 1},
-        {"obsm['X_zinb_ae']", "obs['zinb_ae_nll']", "uns['zinb_ae']"},
+        {
+            "obsm['X_zinb_ae']",
+            "obs['zinb_ae_nll']",
+            "var['zinb_ae_dropout']",
+            "var['zinb_ae_zero_inflation']",
+            "uns['zinb_ae']",
+        },
+    ),
+    "denoise": Case(
+        um.tl.denoise,
+        fitted,
+        lambda: {"fitted": fitted()},
+        {"layers['ae_denoised']", "uns['ae_denoised']"},
     ),
     "signatures": Case(
         um.pp.signatures,
