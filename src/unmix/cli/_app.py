@@ -10,6 +10,7 @@ import cyclopts
 from unmix import __version__
 from unmix._settings import set_verbosity
 from unmix.cli._archetypes import archetypes
+from unmix.cli._autoencoder import autoencoder, zinb_ae
 from unmix.cli._deconvolve import deconvolve
 from unmix.cli._demo import demo
 from unmix.cli._factorization import factorize, joint_nmf, metagenes
@@ -21,11 +22,13 @@ app = cyclopts.App(
     version=__version__,
 )
 app.command(archetypes)
+app.command(autoencoder)
 app.command(deconvolve)
 app.command(demo)
 app.command(factorize)
 app.command(metagenes)
 app.command(joint_nmf)
+app.command(zinb_ae)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from unmix.pl._archetypes import (
     archetypes,
     signature_matching,
 )
+from unmix.pl._autoencoder import denoised, training
 from unmix.pl._factorization import loadings, rank_selection
 from unmix.pl._proportions import proportions
 
@@ -17,8 +18,10 @@ __all__ = [
     "archetype_simplex",
     "archetype_tree",
     "archetypes",
+    "denoised",
     "loadings",
     "proportions",
     "rank_selection",
     "signature_matching",
+    "training",
 ]

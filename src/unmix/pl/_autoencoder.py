@@ -1,0 +1,173 @@
+"""Pictures of autoencoders: how training went, and pairs of genes before and after denoising."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+
+from unmix._adata import keys
+from unmix._adata.models import TOOLS
+from unmix._adata.stored import stored_entry
+from unmix.pl._canvas import COLOURS, finish, grid, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def training(
+    adata: AnnData, *, key: str = "ae", show: bool | None = None, save: str | Path | None = None
+) -> "list[Axes]":
+    """Draw the loss on training and held-out cells by epoch, the epoch that was kept, and the learning rate.
+
+    Parameters
+    ----------
+    adata
+        Object that :func:`unmix.tl.autoencoder` or :func:`unmix.tl.zinb_ae` has written to.
+    key
+        The tool's `key_added`.
+    show
+        Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes of the losses (nats per cell) and of the learning rate.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> _, cells = um.datasets.pbmc_spots()
+    >>> um.tl.autoencoder(cells, 5, likelihood="nb", max_epochs=2)
+    >>> len(um.pl.training(cells, show=False))
+    2
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    entry = stored_entry(adata, key, *TOOLS)
+    history = {name: np.asarray(values, dtype=float) for name, values in entry["history"].items()}
+    _, axes = grid(2, columns=2)
+    epochs = np.arange(1, len(history["train"]) + 1)
+    for name, label, colour in (("train", "training cells", COLOURS[0]), ("validation", "held-out cells", COLOURS[1])):
+        axes[0].plot(epochs, history[name], marker="o", markersize=3, color=colour, label=label)
+    best = int(entry["best_epoch"])
+    axes[0].axvline(best, color="0.6", linestyle=":", zorder=0, label=f"kept: epoch {best}")
+    axes[0].set_ylabel("loss per cell, nats", fontsize=8)
+    axes[0].legend(fontsize=7, frameon=False)
+    axes[1].step(epochs, history["learning_rate"], where="mid", color="0.3")
+    axes[1].set_yscale("log")
+    axes[1].set_ylabel("learning rate", fontsize=8)
+    for ax in axes:
+        ax.set_xlabel("epoch", fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    finish(axes, show=show, save=save)
+    return axes
+
+
+def denoised(
+    adata: AnnData,
+    genes: Sequence[str],
+    *,
+    key: str = "ae",
+    layer: str | None = None,
+    color: str | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> "list[Axes]":
+    """Draw two genes against each other before and after denoising, as log(1 + x) at the median total.
+
+    Parameters
+    ----------
+    adata
+        Object with a layer that :func:`unmix.tl.denoise` or a fit with `denoise` has written.
+    genes
+        Two names.
+    key
+        The tool's `key_added`.
+    layer
+        Layer with the counts; `None` for `X`.
+    color
+        Column of `obs` with groups to colour by.
+    show
+        Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes before and after.
+
+    Raises
+    ------
+    KeyError
+        If there is no denoised layer, or no such gene or column.
+    ValueError
+        If not two genes are given, or they were not denoised.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> _, cells = um.datasets.pbmc_spots()
+    >>> um.tl.autoencoder(cells, 5, likelihood="nb", max_epochs=2, denoise=["CD3D", "MS4A1"])
+    >>> len(um.pl.denoised(cells, ["CD3D", "MS4A1"], show=False))
+    2
+    """
+    columns = _two_columns(adata, genes, key)
+    counts = adata.X if layer is None else adata.layers[layer]
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan)
+    _, axes = grid(2, columns=2)
+    for ax, matrix, title in zip(
+        axes, (counts, adata.layers[key + keys.DENOISED]), ("counts", "denoised"), strict=True
+    ):
+        x, y = (np.log1p(_dense(matrix[:, c]) * scale) for c in columns)
+        _scatter(ax, adata, x, y, color)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel(f"log(1 + {genes[0]})", fontsize=8)
+        ax.set_ylabel(f"log(1 + {genes[1]})", fontsize=8)
+    if color is not None:
+        axes[1].legend(fontsize=6, frameon=False, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
+    finish(axes, show=show, save=save)
+    return axes
+
+
+def _two_columns(adata: AnnData, genes: Sequence[str], key: str) -> np.ndarray:
+    if isinstance(genes, str) or len(genes) != 2:
+        msg = f"`genes` must be two names, got {genes!r}."
+        raise ValueError(msg)
+    name = key + keys.DENOISED
+    if name not in adata.layers:
+        msg = f"no layer {name!r}; call `unmix.tl.denoise(adata, key={key!r})` first."
+        raise KeyError(msg)
+    columns = adata.var_names.get_indexer(list(genes))
+    if (columns < 0).any():
+        msg = f"no such gene: {[g for g, c in zip(genes, columns, strict=True) if c < 0]}."
+        raise KeyError(msg)
+    missing = [g for g, c in zip(genes, columns, strict=True) if not np.nansum(_dense(adata.layers[name][:, c]))]
+    if missing:
+        msg = f"{missing} were not denoised; give them to `unmix.tl.denoise`."
+        raise ValueError(msg)
+    return columns
+
+
+def _dense(column: object) -> np.ndarray:
+    return np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=float).ravel()
+
+
+def _scatter(ax: "Axes", adata: AnnData, x: np.ndarray, y: np.ndarray, color: str | None) -> None:
+    """Draw the points, those of rarer groups last."""
+    if color is None:
+        ax.scatter(x, y, s=4, color=COLOURS[0], alpha=0.6, linewidths=0, rasterized=True)
+        return
+    groups = adata.obs[color].astype("category")
+    colours = palette(adata, color, len(groups.cat.categories))
+    for name, colour in zip(groups.cat.categories, colours, strict=True):
+        of = (groups == name).to_numpy()
+        ax.scatter(x[of], y[of], s=4, color=colour, alpha=0.7, linewidths=0, label=str(name), rasterized=True)

@@ -1,0 +1,33 @@
+"""The autoencoders from the shell give what the functions give."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import unmix as um
+from unmix.cli import main
+
+
+@pytest.mark.parametrize(("command", "key"), [("autoencoder", "ae"), ("zinb-ae", "zinb_ae")])
+def test_files_hold_what_the_functions_give(command, key, tmp_path, capsys):
+    r = np.random.default_rng(0)
+    adata = ad.AnnData(r.poisson(r.gamma(0.3, 1, (60, 3)) @ r.gamma(0.3, 20, (3, 40))).astype(np.float32))
+    adata.obs_names, adata.var_names = [f"c{i}" for i in range(60)], [f"g{i}" for i in range(40)]
+    adata.obs["chip"] = ["a", "b"] * 30
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    names = {"--out": "y.h5ad", "--latent": "y.csv", "--model": "y.safetensors", "--plot": "y.png"}
+    outputs = [word for option, name in names.items() for word in (option, str(tmp_path / name))]
+    options = ["--n-latent", "3", "--max-epochs", "2", "--covariates", "chip", "--denoise"]
+    with pytest.raises(SystemExit) as end:
+        main([command, str(tmp_path / "x.h5ad"), *options, *outputs])
+    assert end.value.code in (0, None)
+    assert "wrote" in capsys.readouterr().out
+    getattr(um.tl, key if key == "zinb_ae" else "autoencoder")(adata, 3, max_epochs=2, covariates="chip", denoise=True)
+    back = ad.read_h5ad(tmp_path / "y.h5ad")
+    np.testing.assert_array_equal(back.obsm[f"X_{key}"], adata.obsm[f"X_{key}"])
+    np.testing.assert_array_equal(back.layers[f"{key}_denoised"], adata.layers[f"{key}_denoised"])
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "y.csv", index_col=0), adata.obsm[f"X_{key}"], rtol=1e-5)
+    um.tl.transform(adata, um.load(tmp_path / "y.safetensors"), key=key, key_added="again")
+    np.testing.assert_array_equal(adata.obsm["X_again"], adata.obsm[f"X_{key}"])
+    assert (tmp_path / "y.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,46 @@
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import unmix as um
+
+mpl.use("agg")
+
+
+@pytest.fixture(scope="module")
+def cells():
+    _, cells = um.datasets.pbmc_spots()
+    um.tl.autoencoder(cells, 5, likelihood="nb", max_epochs=4, denoise=["CD3D", "MS4A1"])
+    return cells
+
+
+def test_training_draws_what_is_stored(cells):
+    losses, rate = um.pl.training(cells, show=False)
+    history = cells.uns["ae"]["history"]
+    drawn = {line.get_label(): line.get_ydata() for line in losses.get_lines()}
+    np.testing.assert_allclose(drawn["training cells"], history["train"])
+    np.testing.assert_allclose(drawn["held-out cells"], history["validation"])
+    assert f"kept: epoch {cells.uns['ae']['best_epoch']}" in drawn
+    np.testing.assert_allclose(rate.get_lines()[0].get_ydata(), history["learning_rate"])
+
+
+def test_denoised_draws_counts_and_means_at_the_median_total(cells):
+    before, after = um.pl.denoised(cells, ["CD3D", "MS4A1"], color="cell_type", show=False)
+    assert len(before.collections) == cells.obs["cell_type"].nunique()
+    drawn = np.sort(np.concatenate([np.asarray(c.get_offsets())[:, 0] for c in after.collections]))
+    totals = np.asarray(cells.X.sum(1)).ravel()
+    column = cells.layers["ae_denoised"][:, cells.var_names.get_loc("CD3D")].toarray().ravel()
+    np.testing.assert_allclose(drawn, np.sort(np.log1p(column * np.median(totals) / totals)), rtol=1e-5)
+
+
+def test_refuses_what_is_not_there(cells):
+    with pytest.raises(KeyError, match="no result of"):
+        um.pl.training(cells, key="vae", show=False)
+    with pytest.raises(ValueError, match="two names"):
+        um.pl.denoised(cells, ["CD3D"], show=False)
+    with pytest.raises(KeyError, match="no layer"):
+        um.pl.denoised(cells, ["CD3D", "MS4A1"], key="vae", show=False)
+    with pytest.raises(ValueError, match="were not denoised"):
+        um.pl.denoised(cells, ["CD3D", "NKG7"], show=False)
+    with pytest.raises(KeyError, match="no such gene"):
+        um.pl.denoised(cells, ["CD3D", "nothing"], show=False)
