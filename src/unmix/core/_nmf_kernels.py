@@ -5,6 +5,7 @@ multiple of 8 (:func:`padded`), so that a row is a few vector registers. numba d
 variable length; the intrinsics below emit the vector instructions of LLVM directly. All kernels run on one thread.
 """
 
+import math
 from typing import Any
 
 import numba as nb
@@ -17,6 +18,7 @@ from scipy import sparse
 LANES = 8
 WIDE = 16
 TILE = 128
+CACHE_LINE = 64
 _INT = ir.IntType(64)
 
 
@@ -28,9 +30,23 @@ def padded(A: np.ndarray, dtype: Any) -> np.ndarray:
     >>> padded(np.ones((2, 3)), np.float32).shape
     (2, 8)
     """
-    out = np.zeros((A.shape[0], -(-A.shape[1] // LANES) * LANES), dtype)
+    out = aligned((A.shape[0], -(-A.shape[1] // LANES) * LANES), dtype)
     out[:, : A.shape[1]] = A
     return out
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return zeros that begin on a cache line, so that a row of 16 single-precision numbers does not straddle two.
+
+    Examples
+    --------
+    >>> aligned((2, 8), np.float32).ctypes.data % 64
+    0
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + CACHE_LINE, np.uint8)
+    skip = -memory.__array_interface__["data"][0] % CACHE_LINE
+    return memory[skip : skip + size].view(dtype).reshape(shape)
 
 
 def _open(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
@@ -189,7 +205,7 @@ def times(block: Any, H: np.ndarray) -> np.ndarray:
     """Return `block @ H` for a padded H of shape (n_vars, K), in H's dtype."""
     if not sparse.issparse(block):
         return np.asarray(block).astype(H.dtype, copy=False) @ H
-    out = np.empty((block.shape[0], H.shape[1]), H.dtype)
+    out = aligned((block.shape[0], H.shape[1]), H.dtype)
     _csr_times(block.indptr, block.indices, block.data.astype(H.dtype, copy=False), H, out)
     return out
 
@@ -198,46 +214,56 @@ def transpose_times(block: Any, W: np.ndarray) -> np.ndarray:
     """Return `block.T @ W` for a padded W of shape (rows, K), in W's dtype."""
     if not sparse.issparse(block):
         return np.asarray(block).astype(W.dtype, copy=False).T @ W
-    out = np.zeros((block.shape[1], W.shape[1]), W.dtype)
+    out = aligned((block.shape[1], W.shape[1]), W.dtype)
     _csr_transpose_times(block.indptr, block.indices, block.data.astype(W.dtype, copy=False), W, out)
     return out
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _sweep_tile(B, W, G, own, scale, sweeps, g):  # type: ignore[no-untyped-def]
-    """Coordinate descent on `TILE` rows at once; B, W of shape (k, TILE)."""
-    k = G.shape[0]
+    """Coordinate descent on `TILE` rows at once; B, W of shape (K, TILE), K a multiple of 8."""
     for _ in range(sweeps):
-        for c in range(k):
+        for c in range(G.shape[0]):
             if G[c, c] + scale[c] <= 0:
                 continue
-            bc, wc = B[c], W[c]
-            for r in range(TILE):
-                g[r] = bc[r] - own[r] * scale[c] * wc[r]
-            for other in range(k):
-                gl, wl = G[c, other], W[other]
+            g[:] = B[c]
+            for i in range(0, G.shape[0], 4):
+                g0, g1, g2, g3 = G[c, i], G[c, i + 1], G[c, i + 2], G[c, i + 3]
+                w0, w1, w2, w3 = W[i], W[i + 1], W[i + 2], W[i + 3]
                 for r in range(TILE):
-                    g[r] -= gl * wl[r]
-            for r in range(TILE):
-                curvature = G[c, c] + own[r] * scale[c]
-                wc[r] = max(wc[r] * 0, wc[r] + g[r] / curvature if curvature > 0 else wc[r])
+                    g[r] -= g0 * w0[r] + g1 * w1[r] + g2 * w2[r] + g3 * w3[r]
+            _step(W[c], g, G[c, c], own, scale[c])
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _step(w, g, diagonal, own, scale):  # type: ignore[no-untyped-def]
+    """Move one coordinate of every row to its minimum, not below zero."""
+    if scale == 0:
+        inverse = 1 / diagonal
+        for r in range(TILE):
+            w[r] = max(w[r] * 0, w[r] + g[r] * inverse)
+        return
+    for r in range(TILE):
+        ridge = own[r] * scale
+        curvature = diagonal + ridge
+        w[r] = max(w[r] * 0, w[r] + (g[r] - ridge * w[r]) / curvature if curvature > 0 else w[r])
 
 
 @nb.njit(cache=True, nogil=True)
 def _sweep(B, W, G, own, scale, sweeps):  # type: ignore[no-untyped-def]
     """Improve W in place, tile by tile; a row's result does not depend on the rows beside it."""
-    k = G.shape[0]
-    Bt, Wt = np.zeros((k, TILE), B.dtype), np.zeros((k, TILE), B.dtype)
+    K = W.shape[1]
+    Bt, Wt = np.zeros((K, TILE), B.dtype), np.zeros((K, TILE), B.dtype)
     stiff, g = np.zeros(TILE, B.dtype), np.zeros(TILE, B.dtype)
     for start in range(0, W.shape[0], TILE):
         rows = min(TILE, W.shape[0] - start)
         for r in range(rows):
             stiff[r] = own[start + r]
-            for c in range(k):
+            for c in range(K):
                 Bt[c, r], Wt[c, r] = B[start + r, c], W[start + r, c]
         _sweep_tile(Bt, Wt, G, stiff, scale, sweeps, g)
         for r in range(rows):
-            for c in range(k):
+            for c in range(K):
                 W[start + r, c] = Wt[c, r]
 
 
@@ -267,8 +293,26 @@ def hals(
     scale
         Each component's weight of the ridge, (k,).
     """
-    out, dtype = np.array(W, order="C"), W.dtype
+    out, dtype = padded(W, W.dtype), W.dtype
+    gram, weight = np.zeros((out.shape[1],) * 2, dtype), np.zeros(out.shape[1], dtype)
+    gram[: len(G), : len(G)] = G
+    if scale is not None:
+        weight[: len(G)] = scale
     own = np.zeros(W.shape[0], dtype) if own is None else own.astype(dtype, copy=False)
-    scale = np.zeros(G.shape[0], dtype) if scale is None else scale.astype(dtype, copy=False)
-    _sweep(np.ascontiguousarray(B, dtype), out, np.ascontiguousarray(G, dtype), own, scale, sweeps)
+    _sweep(np.ascontiguousarray(B, dtype), out, gram, own, weight, sweeps)
     return out
+
+
+def ahead(new: np.ndarray, last: np.ndarray, beta: float) -> np.ndarray:
+    """Continue the step from `last` to `new` by the fraction beta, without leaving the non-negative orthant."""
+    if not beta:
+        return new
+    out = aligned(new.shape, new.dtype)
+    _ahead(new.ravel(), np.ascontiguousarray(last).ravel(), new.dtype.type(beta), out.ravel())
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _ahead(new, last, beta, out):  # type: ignore[no-untyped-def]
+    for i in range(new.shape[0]):
+        out[i] = max(new[i] * 0, new[i] + beta * (new[i] - last[i]))

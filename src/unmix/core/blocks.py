@@ -129,8 +129,9 @@ def _is_clean_csr(X: Any) -> bool:
 def _csr_view(X: Any, rows: slice) -> sparse.csr_array:
     """Return rows of a CSR matrix that share its memory; read-only for whoever gets them."""
     start, stop = int(X.indptr[rows.start]), int(X.indptr[rows.stop])
-    parts = (X.data[start:stop], X.indices[start:stop], X.indptr[rows.start : rows.stop + 1] - X.indptr[rows.start])
-    view = sparse.csr_array(parts, shape=(rows.stop - rows.start, X.shape[1]), copy=False)
+    view = sparse.csr_array((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
+    view.data, view.indices = X.data[start:stop], X.indices[start:stop]  # the constructor copies what is below a half
+    view.indptr = X.indptr[rows.start : rows.stop + 1] - X.indptr[rows.start]
     view.has_canonical_format = True
     return view
 

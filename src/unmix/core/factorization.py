@@ -2,7 +2,8 @@
 
 With B = X H' and G = H H' the loss is `||X||^2 - 2 <B, W> + <W'W, G>`: after the products with X everything happens on
 k x k Gram matrices. Rows of W, then rows of H', are improved by coordinate descent (HALS), and both are extrapolated
-along their last step; where that raises the loss the step is undone and the momentum lowered (Ang, Gillis 2019).
+along their last step (Ang, Gillis 2019); where that raises the loss the step is undone, a plain one taken, which cannot
+raise it, and the momentum lowered.
 """
 
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from unmix.core._nmf_kernels import hals, padded, times, transpose_times
+from unmix.core._nmf_kernels import ahead, hals, padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_reduce_rows, map_rows, reduce_rows
 from unmix.core.simplex import nnls
-from unmix.core.starts import Start, nndsvd_start, random_start
+from unmix.core.starts import Start, named_start, nndsvd_start, random_start, sample_start
 from unmix.core.svd import check_components
 
 SWEEPS = 6
+FEW_SWEEPS = 3
+"""With momentum, more iterations of fewer sweeps are the faster and end lower."""
 WINDOW = 5
 DOUBLE_ENTRIES = 2**22
 """Matrices of up to this many entries are factorised in double precision, larger ones in single with double sums."""
@@ -95,7 +98,8 @@ def nmf(
     n_components
         Number k of components.
     start
-        `"nndsvd"`, `"random"`, `"auto"` (the first where k <= min(n_obs, n_vars)), or factors.
+        `"random"`; `"nndsvd"` (`"nndsvda"` without zeros); `"sample"`: the loadings of a sample of the rows; `"auto"`:
+        the last for many rows, `"nndsvd"` for few, `"random"` where k > min(n_obs, n_vars); or factors.
     penalty
         Sparsity, ridge and smoothing over a graph of the rows; none by default.
     walk
@@ -120,12 +124,24 @@ def nmf(
     """
     X, walk, penalty = as_rows(X), walk or Walk(), penalty or Penalty()
     moments = moments_of(X, walk)
-    begin = first_factors(X, n_components, start, moments.total / np.prod(X.shape), walk, rng)
     dtype = dtype or precision(X)
-    W, Ht = padded(begin.W, dtype), padded(begin.H.T, dtype)
+    if not isinstance(start, Start):
+        start = _first(X, n_components, start, moments, penalty, walk, rng, dtype)
+    W, Ht = padded(start.W, dtype), padded(start.H.T, dtype)
     if penalty.smoothing > 0:
         return _smooth_nmf(X, W, Ht, n_components, moments, penalty, walk)
     return _descend(X, W, Ht, n_components, moments, penalty, walk)
+
+
+def _first(X: Any, k: int, start: str, moments: Moments, penalty: Penalty, walk: Walk, rng: Any, dtype: Any) -> Start:
+    """Return the start that a name stands for."""
+    check_components(k, max(X.shape))
+    alone = replace(penalty, smoothing=0.0)
+
+    def solve(rows: Any, first: Start, quick: Walk) -> Factorization:
+        return nmf(rows, k, start=first, penalty=alone, walk=quick, dtype=dtype)
+
+    return first_factors(X, k, named_start(start, X.shape, k), moments.total / np.prod(X.shape), rng, solve, walk)
 
 
 def precision(X: Any) -> Any:
@@ -144,20 +160,15 @@ def _block_moments(block: Block) -> tuple[float, float]:
     return float(values.sum()), float(values @ values)
 
 
-def first_factors(
-    X: Any, k: int, start: "str | Start", mean: float, walk: Walk, rng: Any, *, positive: bool = False
-) -> Start:
-    """Return the factors to begin with; `positive` for multiplicative updates, which cannot leave zero."""
-    if isinstance(start, Start):
-        return start
+def first_factors(X: Any, k: int, start: str, mean: float, rng: Any, solve: Any, walk: Walk) -> Start:
+    """Return the factors that a name stands for; `solve(sample, start, walk)` factorises a sample of the rows."""
     n_obs, n_vars = X.shape
-    check_components(k, max(n_obs, n_vars))
-    if start not in ("auto", "nndsvd", "random"):
-        msg = f'`start` must be "auto", "nndsvd", "random" or factors, got {start!r}.'
-        raise ValueError(msg)
-    if start == "random" or (start == "auto" and k > min(n_obs, n_vars)):
+    if start == "sample":
+        quick = replace(walk, tol=1e-3, max_iter=30)
+        return sample_start(X, k, mean, lambda rows, first: solve(rows, first, quick), rng)
+    if start == "random":
         return random_start(n_obs, n_vars, k, mean, np.random.default_rng(rng))
-    return nndsvd_start(X, k, mean, fill=positive, rng=rng, n_jobs=walk.n_jobs)
+    return nndsvd_start(X, k, mean, fill=start == "nndsvda", rng=rng, n_jobs=walk.n_jobs, dtype=precision(X))
 
 
 def _frobenius_pass(
@@ -165,14 +176,10 @@ def _frobenius_pass(
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Improve the rows of W, extrapolate them, and return what H and the loss need of them."""
     B = times(block, Ht)
-    new = hals(B - Ht.dtype.type(l1) if l1 else B, W, G, SWEEPS)
-    Y = _ahead(new, last, beta)
-    return new, (_double(transpose_times(block, Y)), _gram(Y), _gram(new), _inner(B, new), float(new.sum()))
-
-
-def _ahead(new: np.ndarray, last: np.ndarray, beta: float) -> np.ndarray:
-    """Continue the last step by the fraction beta, without leaving the non-negative orthant."""
-    return np.maximum(new + new.dtype.type(beta) * (new - last), 0) if beta else new
+    new = hals(B - Ht.dtype.type(l1) if l1 else B, W, G, FEW_SWEEPS)
+    Y = ahead(new, last, beta)
+    square = _inner(new @ padded(padded(G, new.dtype).T, new.dtype), new) - 2 * _inner(B, new)
+    return new, (_double(transpose_times(block, Y)), _double(Y.T @ Y), square, float(new.sum()))
 
 
 def _double(A: np.ndarray) -> np.ndarray:
@@ -211,28 +218,29 @@ class _Momentum:
 def _descend(
     X: Any, W: np.ndarray, Ht: np.ndarray, k: int, moments: Moments, penalty: Penalty, walk: Walk
 ) -> Factorization:
-    """Alternate between W and H with extrapolation; keep the best pair."""
-    momentum = _Momentum() if walk.extrapolate else _Momentum(0.0, 0.0)
-    last_W, last_H, previous, best, kept = W, Ht, np.inf, np.inf, (W, Ht)
+    """Alternate between W and H, continuing each step; what raises the loss is undone and followed by a plain step."""
+    momentum, moving = _Momentum(), False
+    last_W, last_H, best, kept = W, Ht, np.inf, (W, Ht)
     losses: list[float] = []
     while len(losses) < walk.max_iter and not settled(losses, walk.tol):
-        G = _gram(Ht)
-        constants = (Ht, _ridged(G, k, penalty.l2), penalty.l1, momentum.beta)
-        new, (XtY, YtY, WtW, cross, total) = walk.over(_frobenius_pass, X, W, last_W, constants=constants)
-        loss = 0.5 * (moments.squares - 2 * cross + float((WtW * G).sum()))
-        loss += penalty.l1 * (total + float(Ht.sum())) + 0.5 * penalty.l2 * float(np.trace(WtW) + np.trace(G))
-        if loss <= best:
-            best, kept = loss, (new, Ht)
-        losses.append(best)
-        if loss > previous * (1 + 1e-7) and momentum.beta > 0:
-            W, Ht, previous = last_W, last_H, np.inf
+        G, beta = _gram(Ht), momentum.beta if moving else 0.0
+        constants = (Ht, _ridged(G, k, penalty.l2), penalty.l1, beta)
+        new, (XtY, YtY, square, total) = walk.over(_frobenius_pass, X, W, last_W, constants=constants)
+        loss = 0.5 * (moments.squares + square + penalty.l2 * np.trace(G)) + penalty.l1 * (total + float(Ht.sum()))
+        losses.append(min(loss, best))
+        if moving and loss > best:
+            (W, Ht), (last_W, last_H), moving = kept, kept, False
             momentum.shrink()
             continue
-        previous, W = loss, _ahead(new, last_W, momentum.beta)
-        H = hals(XtY - penalty.l1, Ht, _ridged(YtY, k, penalty.l2), SWEEPS)
-        Ht = _ahead(H, last_H, momentum.beta)
+        if loss <= best:
+            best, kept = loss, (new, Ht)
+        W = ahead(new, last_W, beta)
+        H = hals(XtY - penalty.l1, Ht, _ridged(YtY, k, penalty.l2), FEW_SWEEPS)
+        Ht = ahead(H, last_H, beta)
         last_W, last_H = new, H
-        momentum.grow()
+        if moving:
+            momentum.grow()
+        moving = walk.extrapolate
     return result(*kept, k, losses, walk)
 
 

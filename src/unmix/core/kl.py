@@ -3,14 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-import numba as nb
 import numpy as np
 
-from unmix.core._nmf_kernels import _dot, _gather_row, _scatter_row, padded
+from unmix.core._kl_kernels import kl_rows
+from unmix.core._nmf_kernels import aligned, padded
 from unmix.core.blocks import Block, as_rows
 from unmix.core.factorization import Factorization, Walk, first_factors, precision, result, settled
 from unmix.core.masks import mask_rows, observe
-from unmix.core.starts import Start
+from unmix.core.starts import Start, named_start
+from unmix.core.svd import check_components
 
 INNER = 3
 TINY = 1e-30
@@ -46,12 +47,16 @@ def nmf_kl(
     """
     X, walk, k = as_rows(X), walk or Walk(), n_components
     rows, kind = mask_rows(X, mask)
-    begin = start
-    if not isinstance(start, Start):
-        mean = observed_mean(X, rows, kind, walk)
-        begin = first_factors(X, k, "random" if kind is not None else start, mean, walk, rng, positive=True)
     dtype = dtype or precision(X)
-    W, Ht = padded(begin.W, dtype), padded(begin.H.T, dtype)  # type: ignore[union-attr]
+    if not isinstance(start, Start):
+        check_components(k, max(X.shape))
+        name = "random" if kind is not None else named_start(start, X.shape, k, positive=True)
+
+        def solve(sample: Any, first: Start, quick: Walk) -> Factorization:
+            return nmf_kl(sample, k, start=first, l1=l1, walk=quick, dtype=dtype)
+
+        start = first_factors(X, k, name, observed_mean(X, rows, kind, walk), rng, solve, walk)
+    W, Ht = padded(start.W, dtype), padded(start.H.T, dtype)
     return _multiply(X, rows, kind, W, Ht, k, l1, walk)
 
 
@@ -96,7 +101,7 @@ def _multiply(
         losses.append(float(loss) + l1 * (float(W.sum()) + float(Ht.sum())))
         kept = Ht
         weights = column_sums + listed + l1
-        Ht = (Ht * np.where(weights > TINY, ratios / np.maximum(weights, TINY), 1.0)).astype(Ht.dtype)
+        Ht = padded(Ht * np.where(weights > TINY, ratios / np.maximum(weights, TINY), 1.0), Ht.dtype)
     return replace(result(W, kept, k, losses, walk), loss=np.array(losses))
 
 
@@ -105,55 +110,22 @@ def _kl_pass(
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Improve the rows of W; return sums of `x / xhat * w`, of listed w, of all w, and the loss."""
     seen = observe(block, rows, kind)
-    csr, W = seen.block, np.array(W, order="C")
-    ratios = np.zeros(Ht.shape, Ht.dtype)
+    csr, W = seen.block, padded(W, Ht.dtype)
+    ratios = aligned(Ht.shape, Ht.dtype)
     listed = np.zeros(Ht.shape if len(seen.indices) else (1, Ht.shape[1]), Ht.dtype)
     base = seen.base * Ht.sum(axis=0, dtype=np.float64).astype(Ht.dtype)
     data = csr.data.astype(Ht.dtype, copy=False)
     lists = (seen.indptr, seen.indices, Ht.dtype.type(seen.sign), base)
-    loss = _kl_rows(csr.indptr, csr.indices, data, *lists, Ht, W, Ht.dtype.type(l1), steps, ratios, listed)
+    quotients = np.empty(len(data), Ht.dtype)
+    fitted = kl_rows(csr.indptr, csr.indices, data, *lists, Ht, W, Ht.dtype.type(l1), steps, quotients, ratios, listed)
+    loss = fitted + _inner_log(data, quotients)
     if len(listed) == 1 and kind is not None:
         listed = np.zeros(Ht.shape)
     sums = seen.base * W.sum(axis=0, dtype=np.float64)
     return W, (ratios.astype(np.float64), listed.astype(np.float64), sums, float(loss))
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _ratios_of(indices, data, first, last, H, W, at, out):  # type: ignore[no-untyped-def]
-    """out[p] = x_p / <w, h_p> along a row."""
-    for p in range(first, last):
-        fitted = _dot(H, np.int64(indices[p]) * H.shape[1], W, at, np.int64(H.shape[1]))  # type: ignore[call-arg, var-annotated]
-        out[p - first] = data[p] / fitted if fitted > 0 and data[p] > 0 else data[p] * 0
-
-
-@nb.njit(cache=True, nogil=True, error_model="numpy")
-def _kl_rows(indptr, indices, data, lptr, lidx, sign, base, H, W, l1, steps, ratios, listed):  # type: ignore[no-untyped-def]
-    """Take multiplicative steps on every row and accumulate what H needs."""
-    K = H.shape[1]
-    longest = np.int64(0)
-    for i in range(W.shape[0]):
-        longest = max(longest, np.int64(indptr[i + 1] - indptr[i]))
-    r, v, d = np.zeros(longest, H.dtype), np.zeros(K, H.dtype), np.zeros(K, H.dtype)
-    loss = 0.0
-    for i in range(W.shape[0]):
-        first, last, at = np.int64(indptr[i]), np.int64(indptr[i + 1]), np.int64(i * K)
-        d[:] = base
-        for q in range(lptr[i], lptr[i + 1]):
-            for c in range(K):
-                d[c] += sign * H[lidx[q], c]
-        for _ in range(steps):
-            _ratios_of(indices, data, first, last, H, W, at, r)
-            _gather_row(r, indices[first:last], np.int64(0), last - first, H, v, np.int64(0))
-            for c in range(K):
-                W[i, c] = W[i, c] * v[c] / (d[c] + l1) if d[c] + l1 > 0 else W[i, c]
-        _ratios_of(indices, data, first, last, H, W, at, r)
-        _scatter_row(r, indices[first:last], np.int64(0), last - first, W, at, ratios)
-        for p in range(first, last):
-            if data[p] > 0:
-                loss += data[p] * (np.log(r[p - first]) - 1.0)
-        for c in range(K):
-            loss += W[i, c] * d[c]
-        for q in range(lptr[i], lptr[i + 1]):
-            for c in range(K):
-                listed[lidx[q], c] += sign * W[i, c]
-    return loss
+def _inner_log(data: np.ndarray, quotients: np.ndarray) -> float:
+    """Return the sum of `x log(x / xhat) - x` at the non-zeros."""
+    logs = np.log(np.maximum(quotients, TINY))  # what is not stored above zero has weight zero
+    return float((data * (logs - 1)).sum(dtype=np.float64))

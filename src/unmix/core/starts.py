@@ -1,11 +1,16 @@
-"""Where a non-negative factorisation starts: scaled random factors, or the non-negative double SVD."""
+"""Where a non-negative factorisation starts: random factors, the non-negative double SVD, or a sample of the rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from unmix.core.blocks import take_rows
 from unmix.core.svd import SVD, svd
+
+STARTS = ("auto", "sample", "nndsvd", "nndsvda", "random")
+LARGEST_SAMPLE = 4096
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,55 @@ def random_start(n_obs: int, n_vars: int, k: int, mean: float, rng: np.random.Ge
     return Start(size * np.abs(rng.standard_normal((n_obs, k))), H)
 
 
-def nndsvd_start(X: Any, k: int, mean: float, *, fill: bool, rng: Any = 0, n_jobs: int = 1) -> Start:
+def named_start(start: str, shape: tuple[int, int], k: int, *, positive: bool = False) -> str:
+    """Return which start `"auto"` means, and `"nndsvda"` where zeros cannot be left.
+
+    `"auto"` is `"sample"` where a quarter of the rows are 2,000, and 20 for every component; else `"nndsvd"` where it
+    exists.
+
+    Examples
+    --------
+    >>> named_start("auto", (100_000, 2000), 10), named_start("auto", (500, 2000), 10), named_start("auto", (5, 9), 7)
+    ('sample', 'nndsvd', 'random')
+    """
+    if start not in STARTS:
+        msg = f"`start` must be one of {list(STARTS)} or factors, got {start!r}."
+        raise ValueError(msg)
+    if start == "auto":
+        small = "nndsvd" if k <= min(shape) else "random"
+        start = "sample" if shape[0] >= 4 * max(2000, 20 * k) else small
+    return "nndsvda" if positive and start == "nndsvd" else start
+
+
+def sample_start(X: Any, k: int, mean: float, solve: Callable[[Any, Start], Any], rng: Any) -> Start:
+    """Return the loadings of a sample of the rows, for every row with the mean usages of the sample.
+
+    A pass over the sample costs a fraction of a pass over X, and what many starts disagree about is settled there.
+
+    Parameters
+    ----------
+    X
+        Non-negative matrix, (n_obs, n_vars).
+    k
+        Number of components.
+    mean
+        Mean of X.
+    solve
+        Factorises the sample from a random start.
+    rng
+        Seed of the sample and of its start.
+    """
+    generator = np.random.default_rng(rng)
+    n_obs, n_vars = X.shape
+    n_sampled = min(max(n_obs // 4, 1), LARGEST_SAMPLE)
+    rows = np.sort(generator.choice(n_obs, n_sampled, replace=False))
+    fit = solve(take_rows(X, rows), random_start(n_sampled, n_vars, k, mean, generator))
+    return Start(np.broadcast_to(fit.W.mean(axis=0), (n_obs, k)), fit.H)
+
+
+def nndsvd_start(
+    X: Any, k: int, mean: float, *, fill: bool, rng: Any = 0, n_jobs: int = 1, dtype: Any = np.float64
+) -> Start:
     """Return the non-negative double SVD of X, zeros filled with the mean of X where updates cannot leave zero.
 
     Parameters
@@ -49,6 +102,8 @@ def nndsvd_start(X: Any, k: int, mean: float, *, fill: bool, rng: Any = 0, n_job
         Seed of the SVD.
     n_jobs
         Threads.
+    dtype
+        Precision of the SVD.
 
     References
     ----------
@@ -61,7 +116,7 @@ def nndsvd_start(X: Any, k: int, mean: float, *, fill: bool, rng: Any = 0, n_job
     array([[3., 0.],
            [6., 0.]])
     """
-    triplets = svd(X, k, n_passes=2, rng=rng, n_jobs=n_jobs)
+    triplets = svd(X, k, n_passes=2, rng=rng, n_jobs=n_jobs, dtype=dtype)
     start = nndsvd(triplets)
     if not fill:
         return start

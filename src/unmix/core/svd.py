@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from unmix.core._nmf_kernels import padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
 
 OVERSAMPLING = 10
@@ -35,6 +36,7 @@ def svd(
     rng: "int | np.random.Generator | None" = 0,
     n_jobs: int = 1,
     block_rows: int | None = None,
+    dtype: Any = np.float64,
 ) -> SVD:
     r"""Return the leading singular triplets of X, or of X minus its column means, by a randomised block Krylov method.
 
@@ -58,6 +60,8 @@ def svd(
         Threads.
     block_rows
         Rows of a block.
+    dtype
+        Precision of the products with X.
 
     Raises
     ------
@@ -85,12 +89,13 @@ def svd(
     for _ in range(n_passes):
         if basis.shape[1] == n_vars or K.shape[1] == 0:
             break
-        K = reduce_rows(_normal_product, X, constants=(K, mean), **walk)
+        K = reduce_rows(_normal_product, X, constants=(padded(K, dtype), mean), **walk)[:, : K.shape[1]]
         K = _orthonormal_to(K, basis)
         basis = np.hstack([basis, K])
-    squares, vectors = np.linalg.eigh(reduce_rows(_projected_gram, X, constants=(basis, mean), **walk))
+    gram = reduce_rows(_projected_gram, X, constants=(padded(basis, dtype), mean), **walk)
+    vectors = np.linalg.eigh(gram[: basis.shape[1], : basis.shape[1]])[1]
     V = _signed(basis @ vectors[:, ::-1][:, :n_components])
-    US = map_rows(_centred_product, X, constants=(V, mean), **walk)
+    US = map_rows(_centred_product, X, constants=(padded(V, dtype), mean), **walk)[:, :n_components]
     S = np.linalg.norm(US, axis=0)
     U = US / np.where(S > 0, S, 1)
     return SVD(U, S, V, mean, float(total - n_obs * (mean @ mean)))
@@ -110,24 +115,19 @@ def _column_sums(block: Block) -> tuple[np.ndarray, float]:
     return np.asarray(block.sum(axis=0, dtype=np.float64)).ravel(), float(np.vdot(values, values))
 
 
-def _floating(block: Block) -> Block:
-    return block if block.dtype == np.float64 else block.astype(np.float64)
-
-
 def _centred_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    return _floating(block) @ K - mean @ K
+    return times(block, K) - mean.astype(K.dtype) @ K
 
 
 def _normal_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return this block's part of A'A K."""
-    block = _floating(block)
-    AK = block @ K - mean @ K
-    return block.T @ AK - np.outer(mean, AK.sum(axis=0))
+    AK = _centred_product(block, K, mean)
+    return transpose_times(block, AK).astype(np.float64) - np.outer(mean, AK.sum(axis=0, dtype=np.float64))
 
 
 def _projected_gram(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return this block's part of (A K)'(A K)."""
-    AK = _centred_product(block, K, mean)
+    AK = _centred_product(block, K, mean).astype(np.float64, copy=False)
     return AK.T @ AK
 
 
