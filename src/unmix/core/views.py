@@ -16,7 +16,8 @@ from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisso
 from unmix.core._nmf_kernels import hals, padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
 from unmix.core.factorization import SWEEPS, Walk, settled, usages
-from unmix.core.kl import kl_usages
+from unmix.core.regression import fit_poisson
+from unmix.core.simplex import nnls
 
 LOSSES = ("frobenius", "kl")
 EMPTY = 1e-12
@@ -128,10 +129,59 @@ def joint_views(
     return Views(W, H, [view.weight for view in views], np.array(trace), settled(trace, walk.tol))
 
 
-def view_usages(X: Any, H: np.ndarray, *, poisson: bool, walk: Walk | None = None) -> np.ndarray:
-    """Return the optimal usages of rows that have one modality only, for loadings that are kept; counts at their depth."""
+def view_usages(
+    X: Any, H: np.ndarray, *, poisson: bool, total: np.ndarray | None = None, walk: Walk | None = None
+) -> np.ndarray:
+    """Return the optimal usages of rows that have one modality only, for loadings that are kept.
+
+    For counts, `total` is what a usage of 1 of every component adds up to over all variables at mean depth, relative to
+    that depth (k,); the depth of a row, as the fit has it, is then taken out of its usages.
+    """
     walk = walk or Walk()
-    return kl_usages(X, H, walk=walk) if poisson else usages(X, H, walk=walk)
+    if not poisson:
+        return usages(X, H, walk=walk)
+    W = np.nan_to_num(fit_poisson(X, H.T, n_jobs=walk.n_jobs, block_rows=walk.block_rows).weights)
+    size = W @ total if total is not None else np.ones(len(W))
+    return W / np.where(size > 0, size, 1.0)[:, None]
+
+
+def predictive_loadings(
+    X: Sequence[Any],
+    rows: Sequence[np.ndarray],
+    n_obs: int,
+    H: Sequence[np.ndarray],
+    losses: Sequence[str],
+    *,
+    walk: Walk | None = None,
+) -> list[list[np.ndarray]]:
+    """Return, for every modality m and every modality l, the loadings by which m predicts l, (k, n_vars_l) each.
+
+    Usages of rows that have m only are noisier than the shared ones. Loadings that are fitted to just such usages (of
+    the rows that have both, by least squares at equal depth) predict without the bias that this would cause.
+    """
+    walk = walk or Walk()
+    totals = [depths(x, n_jobs=walk.n_jobs) for x in X]
+    means = [float(t.mean()) or 1.0 for t in totals]
+    sizes = [t / mean if kind == "kl" else np.ones(len(t)) for t, mean, kind in zip(totals, means, losses, strict=True)]
+    out = []
+    for x, found, h, mean, kind in zip(X, rows, H, means, losses, strict=True):
+        W = np.zeros((n_obs, len(h)))
+        W[found] = view_usages(x, h, poisson=kind == "kl", total=h.sum(axis=1) / mean, walk=walk)
+        out.append([_regressed(other, W[there], size, walk) for other, there, size in zip(X, rows, sizes, strict=True)])
+    return out
+
+
+def _regressed(X: Any, W: np.ndarray, sizes: np.ndarray, walk: Walk) -> np.ndarray:
+    """Return the H >= 0 that minimises `sum_i s_i ||x_i / s_i - w_i H||^2`."""
+    k, W = W.shape[1], padded(W, np.float64)
+    options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
+    cross, gram = reduce_rows(_weighted_sums, as_rows(X), W, sizes, **options)
+    return nnls(gram[:k, :k], cross[:, :k]).T
+
+
+def _weighted_sums(block: Block, W: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    W = np.ascontiguousarray(W)
+    return transpose_times(block, W), W.T @ (sizes[:, None] * W)
 
 
 def depths(X: Any, *, n_jobs: int = 1) -> np.ndarray:
@@ -240,18 +290,13 @@ def _improve_loadings(view: _View, W: np.ndarray, Ht: np.ndarray, k: int, walk: 
     options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
     scaled = view.sizes[:, None] * W[view.rows]
     if view.squared:
-        XtW, WtW = reduce_rows(_squared_sums, view.X, scaled, **options)
+        XtW, WtW = reduce_rows(_weighted_sums, view.X, scaled, view.sizes, **options)
         fit = -float((XtW * Ht).sum()) + 0.5 * float((WtW * (Ht.T @ Ht)).sum())
         return hals(XtW, Ht, WtW[:k, :k], SWEEPS), view.weight * (0.5 * view.squares + fit)
     ratios, loss = reduce_rows(poisson_column_terms, view.X, scaled, constants=(Ht,), **options)
     total = scaled.sum(axis=0)
     loss += float(total @ Ht.sum(axis=0))
     return Ht * np.where(total > 0, ratios / np.where(total > 0, total, 1.0), 1.0), view.weight * loss
-
-
-def _squared_sums(block: Block, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    W = np.ascontiguousarray(W)
-    return transpose_times(block, W), W.T @ W
 
 
 def _tidied(W: np.ndarray, H: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -99,8 +99,9 @@ def joint_nmf(
     `varm[key_added + "_specific"]` : n_vars x (k * number of batches)
         For batches: the loadings of each batch's own, side by side in the order of `uns[key]["batches"]`.
     `uns[key_added]` : dict
-        `loss`, `n_iter`, `converged`, `params`; for modalities `weights`, `losses` and `loadings` (features x k of each,
-        by which :func:`unmix.tl.transform` predicts them), `depth` for counts; for batches `batches`, `scales`, and
+        `loss`, `n_iter`, `converged`, `params`; for modalities `weights`, `losses`, `depth` and
+        `loadings`, those by which :func:`unmix.tl.transform` predicts the others (features x k, fitted to usages as
+        cells without the others have them); for batches `batches`, `scales`, and
         `mean_usage` (batches x k).
 
     Raises

@@ -14,7 +14,7 @@ from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_r
 from unmix._adata.write import Slots, storable, write_all
 from unmix._settings import logger, settings
 from unmix.core.factorization import Walk
-from unmix.core.views import LOSSES, Views, depths, joint_views
+from unmix.core.views import LOSSES, Views, depths, joint_views, predictive_loadings
 
 
 def fit_views(
@@ -51,10 +51,10 @@ def fit_views(
     params |= {"tool": "joint_nmf", "unmix_version": __version__, "max_iter": max_iter, "key_added": key_added}
     if copy:
         data = {name: part.copy() for name, part in data.items()} if isinstance(data, Mapping) else data.copy()
-    depth = [
-        float(np.mean(depths(x, n_jobs=threads))) if kind == "kl" else 1.0 for x, kind in zip(X, losses, strict=True)
-    ]
-    write_views(data, fit, cells, rows, key_added, {"losses": losses, "depth": depth, "params": storable(params)})
+    depth = [float(depths(x, n_jobs=threads).mean()) for x in X]
+    predictive = predictive_loadings(X, rows, len(cells), fit.H, losses, walk=walk)
+    facts = {"losses": losses, "depth": depth, "predictive": predictive, "params": storable(params)}
+    write_views(data, fit, cells, rows, key_added, facts)
     return data if copy else None
 
 
@@ -118,21 +118,14 @@ def write_views(
     parts = modalities_of(data)
     names = list(parts)
     entry = {"loss": fit.loss, "n_iter": len(fit.loss), "converged": fit.converged, "params": facts["params"]}
-    entry |= {
-        "weights": dict(zip(names, fit.weights, strict=True)),
-        "losses": dict(zip(names, facts["losses"], strict=True)),
-    }
-    entry["depth"] = dict(zip(names, facts["depth"], strict=True))
-    tables = {
-        name: pd.DataFrame(H.T, index=part.var_names.astype(str), columns=[str(c + 1) for c in range(len(H))])
-        for (name, part), H in zip(parts.items(), fit.H, strict=True)
-    }
+    entry |= {"weights": dict(zip(names, fit.weights, strict=True))}
+    entry |= {fact: dict(zip(names, facts[fact], strict=True)) for fact in ("losses", "depth")}
     pairs: list[tuple[Any, Slots]] = []
-    for (name, part), found in zip(parts.items(), rows, strict=True):
-        others = {other: table for other, table in tables.items() if other != name}
+    for m, (name, part) in enumerate(parts.items()):
+        others = {other: _table(facts["predictive"][m][i], parts[other]) for i, other in enumerate(names) if i != m}
         slots = Slots(
-            obsm={keys.EMBEDDING + key: fit.W[found].astype(np.float32)},
-            varm={key: tables[name].to_numpy()},
+            obsm={keys.EMBEDDING + key: fit.W[rows[m]].astype(np.float32)},
+            varm={key: np.ascontiguousarray(fit.H[m].T)},
             uns={key: {**entry, "modality": name, "loadings": others}},
         )
         pairs.append((part, slots))
@@ -141,3 +134,7 @@ def write_views(
         pairs.append((data, Slots(obsm={keys.EMBEDDING + key: W})))
     write_all(pairs)
     logger.info("joint_nmf: wrote %s of %s", ", ".join(pairs[0][1].names()), ", ".join(names))
+
+
+def _table(H: np.ndarray, part: AnnData) -> pd.DataFrame:
+    return pd.DataFrame(H.T, index=part.var_names.astype(str), columns=[str(c + 1) for c in range(len(H))])

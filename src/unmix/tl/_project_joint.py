@@ -52,11 +52,8 @@ def predicted(W: np.ndarray, fitted: AnnData, key: str, names: Sequence[str]) ->
 def _view_rows(fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
     """Return the usages of cells of one modality under its loss; for counts, at the mean depth of the fitted data."""
     entry, walk = fitted.uns[key], Walk(n_jobs=threads)
-    if entry["losses"][entry["modality"]] != "kl":
-        return view_usages(matrix.X, H, poisson=False, walk=walk)
-    W = view_usages(matrix.X, H, poisson=True, walk=walk)
-    total = W @ np.asarray(fitted.varm[key]).sum(axis=0)
-    return W * (float(entry["depth"][entry["modality"]]) / np.where(total > 0, total, 1.0))[:, None]
+    total = np.asarray(fitted.varm[key]).sum(axis=0) / float(entry["depth"][entry["modality"]] or 1.0)
+    return view_usages(matrix.X, H, poisson=entry["losses"][entry["modality"]] == "kl", total=total, walk=walk)
 
 
 def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
