@@ -13,8 +13,9 @@ from unmix.cli._archetypes import archetypes
 from unmix.cli._autoencoder import autoencoder, zinb_ae
 from unmix.cli._deconvolve import deconvolve
 from unmix.cli._demo import demo
-from unmix.cli._factorization import factorize, joint_nmf, metagenes
+from unmix.cli._factorization import factorize, metagenes
 from unmix.cli._files import FileProblem
+from unmix.cli._joint_nmf import joint_nmf
 
 app = cyclopts.App(
     name="unmix",

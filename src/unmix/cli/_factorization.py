@@ -1,4 +1,4 @@
-"""`unmix factorize`, `metagenes`, `joint-nmf`: from a file to an AnnData with factors and a table of loadings."""
+"""`unmix factorize`, `metagenes`: from a file to an AnnData with factors and a table of loadings."""
 
 import sys
 from pathlib import Path
@@ -107,56 +107,6 @@ def metagenes(
 
     options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
     tl.metagenes(adata, list(n_components), n_runs=n_runs, n_top_genes=n_top_genes, **options)
-    _write(adata, key_added, out, loadings)
-
-
-def joint_nmf(
-    data: Path,
-    *,
-    n_components: int,
-    batch_key: str,
-    out: Path,
-    loadings: Path | None = None,
-    specificity: float = 5.0,
-    layer: str | None = None,
-    key_added: str = "joint_nmf",
-    rng: int = 0,
-    n_jobs: int | None = None,
-    force: bool = False,
-) -> None:
-    """Factors that batches share, beside a part of each batch's own.
-
-    Parameters
-    ----------
-    data
-        Cells: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
-    n_components
-        Number of factors.
-    batch_key
-        Column of the observations with the batch.
-    out
-        AnnData with the results to write (.h5ad).
-    loadings
-        Table of genes x shared factors to write: .csv, .tsv or .parquet.
-    specificity
-        Price of a batch's own part.
-    layer
-        Layer with the matrix.
-    key_added
-        Name of the results.
-    rng
-        Seed.
-    n_jobs
-        Threads.
-    force
-        Replace files that exist.
-    """
-    check_outputs([out, loadings], force=force)
-    adata = read_data(data)
-    from unmix import tl
-
-    options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
-    tl.joint_nmf(adata, n_components, batch_key=batch_key, specificity=specificity, **options)
     _write(adata, key_added, out, loadings)
 
 

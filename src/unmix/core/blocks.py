@@ -114,8 +114,10 @@ def iter_blocks(X: Any, block_rows: int | None = None) -> Iterator[tuple[slice, 
 
 
 def take_rows(X: Any, rows: np.ndarray) -> Block:
-    """Read the rows at the increasing positions `rows` into one block."""
+    """Read the rows at the increasing positions `rows` into one block; those side by side as a slice."""
     X = as_rows(X)
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        rows = slice(int(rows[0]), int(rows[-1]) + 1)  # type: ignore[assignment]
     if is_dask(X):
         return as_block(X[rows].compute(scheduler="synchronous"))
     return as_block(X[rows])

@@ -10,6 +10,7 @@ from unmix.pl._archetypes import (
 )
 from unmix.pl._autoencoder import denoised, training
 from unmix.pl._factorization import loadings, rank_selection
+from unmix.pl._joint import joint_loadings
 from unmix.pl._proportions import proportions
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "archetype_tree",
     "archetypes",
     "denoised",
+    "joint_loadings",
     "loadings",
     "proportions",
     "rank_selection",

@@ -1,0 +1,82 @@
+"""Tables of joint factorisations: loadings of every modality, or of what batches share and have of their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._adata import keys
+from unmix._adata.stored import stored_entry
+
+
+def joint_loadings(data: Any, *, key: str = "joint_nmf", n_top: int | None = None) -> pd.DataFrame:
+    """Return the loadings of a joint factorisation, largest first within a part and a component.
+
+    Parameters
+    ----------
+    data
+        What :func:`unmix.tl.joint_nmf` has written to: an AnnData with batches, a MuData, or a dict of AnnData.
+    key
+        Its `key_added`.
+    n_top
+        Number of genes or features per part and component; `None` for all.
+
+    Returns
+    -------
+    Columns `part`, `component`, `gene`, `loading`. Parts are the modalities; or `"shared"` and the batches. Components
+    are named from "1". For the parts of batches, component "all" is what all components of the part add to the mean cell
+    of the batch, in the units of the data.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> _, cells = um.datasets.pbmc_spots()
+    >>> cells.obs["half"] = ["a", "b"] * (cells.n_obs // 2) + ["a"] * (cells.n_obs % 2)
+    >>> um.tl.joint_nmf(cells, 3, batch_key="half", tol=1e-3)
+    >>> um.get.joint_loadings(cells, n_top=2).shape
+    (22, 4)
+    """
+    if isinstance(data, AnnData):
+        entry = stored_entry(data, key, "joint_nmf")
+        parts = _batch_parts(data, key, entry) if "batches" in entry else {str(entry["modality"]): _table(data, key)}
+    else:
+        modalities = data if isinstance(data, Mapping) else data.mod
+        for part in modalities.values():
+            stored_entry(part, key, "joint_nmf")
+        parts = {name: _table(part, key) for name, part in modalities.items()}
+    return pd.concat([_leading(name, table, n_top) for name, table in parts.items()], ignore_index=True)
+
+
+def _table(adata: AnnData, key: str) -> pd.DataFrame:
+    return _named(np.asarray(adata.varm[key]), adata.var_names)
+
+
+def _named(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
+    return pd.DataFrame(values, index=index, columns=[str(c + 1) for c in range(values.shape[1])])
+
+
+def _batch_parts(adata: AnnData, key: str, entry: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the shared loadings and those of every batch's own, with what they add to its mean cell."""
+    batches = [str(name) for name in entry["batches"]]
+    own = np.split(np.asarray(adata.varm[key + keys.SPECIFIC]), len(batches), axis=1)
+    parts = {"shared": _table(adata, key)}
+    for name, V, usage, d in zip(batches, own, entry["mean_usage"], entry["scales"], strict=True):
+        parts[name] = _named(V, adata.var_names).assign(all=V @ usage / np.where(d > 0, d, 1.0))
+    return parts
+
+
+def _leading(part: str, table: pd.DataFrame, n_top: int | None) -> pd.DataFrame:
+    """Return a table of one part in long form."""
+    columns = []
+    for name in table:
+        values = table[name].sort_values(ascending=False, kind="stable")[:n_top]
+        rows = {"part": part, "component": str(name), "gene": values.index, "loading": values.to_numpy()}
+        columns.append(pd.DataFrame(rows))
+    return pd.concat(columns, ignore_index=True)
