@@ -203,7 +203,26 @@ def test_interferon_genes_are_the_stimulated_batchs_own(shared_data):
     sc.pp.log1p(adata)
     um.tl.joint_nmf(adata, 10, batch_key="stim", tol=1e-4)
     assert list(adata.uns["joint_nmf"]["batches"]) == ["ctrl", "stim"]
-    own = adata.varm["joint_nmf_specific"]
-    lead = np.argsort(-(own[:, 10:] - own[:, :10]).max(axis=1))[:50]
-    found = set(adata.var_names[lead]) & {"ISG15", "IFI6", "IFIT1", "ISG20"}
-    assert len(found) >= 3, adata.var_names[lead].tolist()
+    own = um.get.joint_loadings(adata, n_top=10).query("part == 'stim' and component == 'all'")
+    assert {"ISG15", "IFI6", "IFIT1", "ISG20"} <= set(own["gene"]), own["gene"].tolist()
+
+
+@pytest.mark.realdata
+def test_proteins_of_held_out_cells_are_predicted(shared_data):
+    import scanpy as sc
+
+    rna, adt = (ad.read_h5ad(shared_data / "citeseq_pbmc500" / f"{name}.h5ad") for name in ("rna", "adt"))
+    for part in (rna, adt):
+        part.X = sparse.csr_matrix(part.X, dtype=np.float32)
+        sc.pp.normalize_total(part)
+        sc.pp.log1p(part)
+    rna = rna[:, np.argsort(-np.asarray(rna.X.mean(axis=0)).ravel(), kind="stable")[:1500]].copy()
+    train, test = np.arange(500) % 5 != 0, np.arange(500) % 5 == 0
+    data = {"rna": rna[train].copy(), "adt": adt[train].copy()}
+    um.tl.joint_nmf(data, 10, tol=1e-4)
+    new = rna[test].copy()
+    um.tl.transform(new, data["rna"], key="joint_nmf", predict="adt")
+    predicted, truth = new.obsm["joint_nmf_adt"].to_numpy(), adt[test].X.toarray()
+    mean = data["adt"].X.toarray().mean(axis=0)
+    assert np.mean([np.corrcoef(p, t)[0, 1] for p, t in zip(predicted.T, truth.T, strict=True) if t.std()]) > 0.3
+    assert ((predicted - truth) ** 2).mean() < 0.75 * ((mean - truth) ** 2).mean()

@@ -186,12 +186,13 @@ def _pass(
 def packed(W: np.ndarray, loadings: Loadings, trace: list[float], walk: Walk, *, tidy: bool) -> Batches:
     """Cut the padding off; with `tidy`, scale usages to mean 1 and order the components by what they explain."""
     k = loadings.k
-    W, H = W[:, :k].astype(np.float64), loadings.Ht[:, :k].T
-    V = np.stack([v[:, :k].T for v in loadings.Vt])
+    W, H = W[:, :k], loadings.Ht[:, :k].T.astype(np.float64)
+    V = np.stack([v[:, :k].T for v in loadings.Vt]).astype(np.float64)
     if tidy:
-        mean = W.mean(axis=0)
+        mean = W.mean(axis=0, dtype=np.float64)
         scale = np.where(mean > 0, mean, 1.0)
-        W, H, V = W / scale, H * scale[:, None], V * scale[:, None]
-        order = np.argsort(-(W**2).sum(axis=0) * ((H + V.mean(axis=0)) ** 2).sum(axis=1), kind="stable")
-        W, H, V = W[:, order], H[order], V[:, order]
+        H, V = H * scale[:, None], V * scale[:, None]
+        squares = np.einsum("ic,ic->c", W, W, dtype=np.float64) / scale**2
+        order = np.argsort(-squares * ((H + V.mean(axis=0)) ** 2).sum(axis=1), kind="stable")
+        W, H, V = W[:, order] / scale[order].astype(W.dtype), H[order], V[:, order]
     return Batches(W, H, V, np.array(trace), settled(trace, walk.tol))

@@ -1,6 +1,7 @@
 """`tl.joint_nmf` for modalities: cells matched by name, a loss for each, written to all or to none."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def fit_views(
     losses = losses_of(loss, parts)
     omega = None if weights == "balanced" else weights_of(weights, parts)
     layers = {name: layer.get(name) for name in parts} if isinstance(layer, Mapping) else dict.fromkeys(parts, layer)
-    matrices = {name: read_matrix(part, layers[name]) for name, part in parts.items()}
+    matrices = {name: named(read_matrix(part, layers[name]), name) for name, part in parts.items()}
     for matrix, kind in zip(matrices.values(), losses, strict=True):
         check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=kind == "kl")
     cells, rows = match_cells(matrices)
@@ -50,12 +51,22 @@ def fit_views(
     params = {"n_components": n_components, "loss": loss, "weights": weights, "layer": layer, "rng": rng, "tol": tol}
     params |= {"tool": "joint_nmf", "unmix_version": __version__, "max_iter": max_iter, "key_added": key_added}
     if copy:
-        data = {name: part.copy() for name, part in data.items()} if isinstance(data, Mapping) else data.copy()
+        data = {n: in_memory(part) for n, part in data.items()} if isinstance(data, Mapping) else data.copy()
     depth = [float(depths(x, n_jobs=threads).mean()) for x in X]
     predictive = predictive_loadings(X, rows, len(cells), fit.H, losses, walk=walk)
     facts = {"losses": losses, "depth": depth, "predictive": predictive, "params": storable(params)}
     write_views(data, fit, cells, rows, key_added, facts)
     return data if copy else None
+
+
+def named(matrix: Matrix, name: str) -> Matrix:
+    """Return a matrix that is spoken of with the name of its modality."""
+    return replace(matrix, where=f"{matrix.where} of {name!r}")
+
+
+def in_memory(part: AnnData) -> AnnData:
+    """Return a copy in memory, also of what is on disk."""
+    return part.to_memory() if part.isbacked else part.copy()
 
 
 def modalities_of(data: Any) -> dict[str, AnnData]:
