@@ -86,15 +86,17 @@ def _project_block(
     """Return latent means, variances and losses side by side, and the sums from which genes are scored."""
     batch = make_batch(block, rows, at, genes)
     z, log_var = net.encode(batch)
-    nll, means, dropout = net.row_losses(net.decode(z, batch.codes), batch)
+    h = net.decode(z, batch.codes)
+    nll = net.row_losses(h, batch)
     result = np.column_stack([z.cpu().numpy(), log_var.exp().cpu().numpy(), nll]).astype(np.float32)
     result[~rows.used[at]] = np.nan
     if not scored.any():
         return result, (np.zeros(()), np.zeros(()), np.zeros(()))
     part = make_batch(block[scored], rows, at[scored], genes)
+    mean, _, *dropout = net.parameters_of(h[torch.as_tensor(scored)], part)
     table = empty_table(len(centre))
-    tabulate(means.numpy()[scored], centre, part.indptr, part.indices, part.counts, table)
-    lost = np.zeros(()) if dropout is None else dropout.numpy()[scored].sum(0, dtype=np.float64)
+    tabulate(mean.cpu().numpy(), centre, part.indptr, part.indices, part.counts, table)
+    lost = torch.sigmoid(dropout[0]).sum(0, dtype=torch.float64).cpu().numpy() if dropout else np.zeros(())
     return result, (table.cells, table.above, lost)
 
 

@@ -185,8 +185,9 @@ class Logits:
 
 def logits(h: Tensor, W: Tensor, b: Tensor, T: Tensor, tie: Tensor, net: "Network", batch: Batch, start: int) -> Logits:
     """Return the logits of the shard that begins at row `start`, whose last hidden layer is h."""
-    G, design, n = net.design.n_vars, net.design, len(h)
-    heads = product(h, W.t(), net.bf16).add_(b).view(n, -1, G)
+    design, n = net.design, len(h)
+    heads = product(h, W.t(), net.bf16).add_(b).view(n, net.n_heads, -1)
+    G = heads.shape[2]
     tied = design.inflated and design.dropout != "gene-cell"
     Q = torch.addcmul(tie[1], tie[0], heads[:, 0]).view(n, 1, G) if tied else heads
     if design.dispersion == "gene-cell":
@@ -236,8 +237,8 @@ class Network(nn.Module):
         self.latent_norm = nn.Sequential(_norm(L), nn.ReLU()) if design.kind == "ae" else nn.Identity()
         widths = (L + C, *hidden[::-1])
         self.decoder = _dense(widths)
-        parts = 1 + (design.inflated and design.dropout == "gene-cell") + (design.dispersion == "gene-cell")
-        self.head = nn.Linear(hidden[0], parts * G)
+        self.n_heads = 1 + (design.inflated and design.dropout == "gene-cell") + (design.dispersion == "gene-cell")
+        self.head = nn.Linear(hidden[0], self.n_heads * G)
         rows = design.n_batches if design.dispersion == "gene-batch" else 1
         self.log_dispersion = nn.Parameter(torch.zeros(rows, 1 if design.dispersion == "shared" else G))
         self.tie = nn.Parameter(torch.zeros(2, G))
@@ -276,12 +277,19 @@ class Network(nn.Module):
         """Return an array as a tensor beside the weights."""
         return torch.as_tensor(value).to(self.device)
 
-    def parameters_of(self, h: Tensor, batch: Batch, columns: np.ndarray | None = None) -> tuple[Tensor, ...]:
+    def last_layer(self, genes: np.ndarray | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return weights and biases of the heads, log dispersions and what ties dropout to means, of some genes."""
+        T = self.log_dispersion
+        if genes is None:
+            return self.head.weight, self.head.bias, T, self.tie
+        at = self.to_device(genes)
+        W, b = (v.unflatten(0, (self.n_heads, -1))[:, at].flatten(0, 1) for v in (self.head.weight, self.head.bias))
+        return W, b, T if T.shape[1] == 1 else T[:, at], self.tie[:, at]
+
+    def parameters_of(self, h: Tensor, batch: Batch, genes: np.ndarray | None = None) -> tuple[Tensor, ...]:
         """Return the likelihood's parameters, of some genes: log mean (with sizes), log dispersion, logit of dropout."""
-        G, design = self.design.n_vars, self.design
-        genes = slice(None) if columns is None else self.to_device(columns)
-        W, b = (v.unflatten(0, (-1, G))[:, genes] for v in (self.head.weight, self.head.bias))
-        out = (product(h, W.flatten(0, 1).t(), self.bf16) + b.flatten()).unflatten(1, (len(W), -1))
+        design, (W, b, T, tie) = self.design, self.last_layer(genes)
+        out = (product(h, W.t(), self.bf16) + b).unflatten(1, (self.n_heads, -1))
         a = out[:, 0]
         if design.likelihood == "gaussian":
             mean = a
@@ -289,45 +297,41 @@ class Network(nn.Module):
             mean = a.clamp(float(BOUNDS[0]), float(BOUNDS[1])) + self.to_device(batch.log_size)[:, None]
         if design.likelihood == "poisson":
             return (mean,)
-        T = self.log_dispersion.expand(-1, G)[:, genes]
         tau = out[:, -1] if design.dispersion == "gene-cell" else T
         tau = tau[self.to_device(batch.batch)] if design.dispersion == "gene-batch" else tau
         tau = tau.clamp(float(BOUNDS[2]), float(BOUNDS[3]))
         if not design.inflated:
             return mean, tau
-        tie = self.tie[:, genes]
-        q = out[:, 1] if design.dropout == "gene-cell" else tie[0] * a + tie[1]
+        if design.dropout == "gene-cell":
+            q = out[:, 1]
+        else:
+            q = tie[1].expand_as(a) if design.dropout == "constant" else tie[0] * a + tie[1]
         return mean, tau, q.clamp(-30.0, 30.0)
 
-    def row_losses(self, h: Tensor, batch: Batch) -> tuple[np.ndarray, Tensor, Tensor | None]:
-        """Return the negative log-likelihood of every row, log means (with sizes), and dropout probabilities, if any."""
+    @torch.no_grad()
+    def row_losses(self, h: Tensor, batch: Batch, genes: np.ndarray | None = None) -> np.ndarray:
+        """Return the negative log-likelihood of every row of a batch, which holds the given genes alone."""
         if not self.fused:
-            logp, params = self.log_prob(h, batch)
-            pi = torch.sigmoid(params[2]) if self.design.inflated else None
-            return -logp.double().sum(1).cpu().numpy(), params[0].cpu(), None if pi is None else pi.cpu()
-        losses, means, dropout = [], [], []
+            return -self.log_prob(h, batch, genes)[0].double().sum(1).cpu().numpy()
+        layer, losses = self.last_layer(genes), []
         for start in range(0, batch.n, SHARD):
-            weights = (self.head.weight, self.head.bias, self.log_dispersion, self.tie)
-            at = logits(h[start : start + SHARD], *weights, self, batch, start)
-            size = torch.as_tensor(batch.log_size[start : start + SHARD])[:, None]
-            means.append(at.heads[:, 0].clamp(float(BOUNDS[0]), float(BOUNDS[1])) + size)
-            dropout.append(torch.sigmoid(at.Q[:, at.q_at]) if self.design.inflated else None)
+            at = logits(h[start : start + SHARD], *layer, self, batch, start)
             losses.append(at.losses(self, batch, start, torch.zeros_like(at.T)))
-        pi = torch.cat([p for p in dropout if p is not None]) if self.design.inflated else None
-        return np.concatenate(losses), torch.cat(means), pi
+        return np.concatenate(losses)
 
-    def log_prob(self, h: Tensor, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def log_prob(self, h: Tensor, batch: Batch, genes: np.ndarray | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the elementwise log-likelihood and the parameters."""
+        width = self.design.n_vars if genes is None else len(genes)
         rows = np.repeat(np.arange(batch.n, dtype=np.int64), np.diff(batch.indptr))
-        index = self.to_device(rows * self.design.n_vars + batch.indices)
-        params = self.parameters_of(h, batch)
-        shape = torch.Size((batch.n, self.design.n_vars))
+        index = self.to_device(rows * width + batch.indices)
+        params = self.parameters_of(h, batch, genes)
+        shape = torch.Size((batch.n, width))
         return log_prob_nonzero(index, self.to_device(batch.counts), shape, self.design.likelihood, *params), params
 
     def loss(self, h: Tensor, batch: Batch) -> Tensor:
         """Return the summed negative log-likelihood (the ridge on dropout enters the gradient)."""
         if self.fused:
-            return CountLoss.apply(h, self.head.weight, self.head.bias, self.log_dispersion, self.tie, self, batch)
+            return CountLoss.apply(h, *self.last_layer(), self, batch)
         logp, params = self.log_prob(h, batch)
         loss = -logp.double().sum()
         if self.design.inflated and self.design.ridge:

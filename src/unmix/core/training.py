@@ -1,7 +1,7 @@
 """What the training loop needs: moments of the genes, a stratified split, shuffled batches from any matrix."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from unmix.core.networks import Batch
 
 BUFFER_BLOCKS = 8
 """Blocks of rows that are read, and shuffled, together."""
+FOLDS = 5
+"""Parts of the genes of which each is predicted from the others, on held-out rows."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
 
 
 def split_rows(
-    rows: Rows, share: float, rng: np.random.Generator, largest: int = 8192
+    rows: Rows, share: float, rng: np.random.Generator, largest: int = 4096
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return training and validation rows: neighbours in (batch, total) form strata, one of each is held out."""
     order = np.flatnonzero(rows.used)
@@ -114,6 +116,50 @@ def split_rows(
     strata = np.array_split(order, n_held)
     held = np.array([rng.choice(stratum) for stratum in strata if len(stratum)])
     return np.setdiff1d(order, held), np.sort(held)
+
+
+def masked(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
+    """Hide a random share of the counts from the encoder; the inputs that remain stand for all."""
+    if share == 0:
+        return batch
+    keep = rng.random(len(batch.inputs), dtype=np.float32) >= share
+    return replace(batch, inputs=batch.inputs * (keep * np.float32(1 / (1 - share))))
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Rows of which some genes are to be predicted from the others."""
+
+    batch: Batch
+    genes: np.ndarray
+    """Columns that the encoder does not see, in ascending order."""
+    target: Batch
+    """The rows in these columns."""
+
+    @property
+    def visible(self) -> Batch:
+        """Return the rows as the encoder sees them."""
+        scale = np.ones(int(max(self.batch.indices.max(initial=0), self.genes.max())) + 1, np.float32)
+        scale[self.genes] = 0
+        return replace(
+            self.batch, inputs=self.batch.inputs * scale[self.batch.indices] * np.float32(1 / (1 - 1 / FOLDS))
+        )
+
+
+def blind_folds(batch: Batch, n_vars: int, rng: np.random.Generator) -> list[Blind]:
+    """Cut the genes into `FOLDS` parts, each to be predicted from the others."""
+    counts = sparse.csr_array((batch.counts, batch.indices, batch.indptr), shape=(batch.n, n_vars))
+    folds = []
+    for genes in np.array_split(rng.permutation(n_vars), min(FOLDS, n_vars)):
+        genes.sort()
+        part = counts[:, genes]
+        part.sort_indices()
+        target = replace(
+            batch, indptr=part.indptr.astype(np.int64), indices=part.indices.astype(np.int64), counts=part.data,
+            inputs=part.data,
+        )  # fmt: skip
+        folds.append(Blind(batch, genes, target))
+    return folds
 
 
 def take_rows(X: Any, wanted: np.ndarray) -> sparse.csr_array:

@@ -36,6 +36,7 @@ def autoencoder(
     max_epochs: int | Literal["auto"] = "auto",
     batch_size: int = 128,
     learning_rate: float = 4e-3,
+    mask: float = 0.5,
     denoise: bool | Sequence[str] = False,
     n_samples: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -84,6 +85,9 @@ def autoencoder(
         Cells per step.
     learning_rate
         Of Adam; falls to a third whenever the held-out loss has not improved for three epochs.
+    mask
+        Share of the counts, drawn anew at every step, that the encoder does not see; without it the network learns to
+        copy noise. Held-out cells are always scored blind, each fifth of the genes from the other four.
     denoise
         Whether to write the decoder's means, or of which genes; :func:`unmix.tl.denoise` does so later, from what is
         stored, and with more choice.
@@ -156,6 +160,7 @@ def autoencoder(
     steps.check_numbers(**{f"hidden[{i}]": width for i, width in enumerate(hidden)}, hidden=len(hidden))
     steps.check_real("learning_rate", learning_rate, positive=True)
     steps.check_real("ridge", ridge, positive=False)
+    steps.check_share("mask", mask)
     steps.check_together(kind, likelihood, dispersion, batch_key, n_samples)
     columns = steps.gene_columns(adata.var_names, denoise)
     from unmix.core.autoencoder import Options
@@ -165,7 +170,7 @@ def autoencoder(
     threads, key, seed = settings.threads(n_jobs), key_added or kind, steps.seed_of(rng)
     conditions = read_conditions(adata, batch_key, covariates)
     rows = read_rows(adata, layer, conditions, counts=likelihood != "gaussian", n_jobs=threads)
-    options = Options(most, batch_size, learning_rate, device=device, on_interrupt=on_interrupt)
+    options = Options(most, batch_size, learning_rate, mask, device=device, on_interrupt=on_interrupt)
     if resume:
         fitted, chosen = steps.resume_training(adata, key, rows, options, n_jobs=threads)
     else:

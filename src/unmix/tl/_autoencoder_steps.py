@@ -61,6 +61,14 @@ def check_real(name: str, value: Any, *, positive: bool) -> None:
         raise ValueError(msg)
 
 
+def check_share(name: str, value: Any) -> None:
+    """Raise ValueError for what must be at least 0 and below 1."""
+    check_real(name, value, positive=False)
+    if value >= 1:
+        msg = f"`{name}` must be below 1, got {value!r}."
+        raise ValueError(msg)
+
+
 def check_together(kind: str, likelihood: str, dispersion: str, batch_key: str | None, n_samples: int) -> None:
     """Raise ValueError for options that do not go together."""
     if n_samples and kind != "vae":

@@ -26,6 +26,7 @@ def zinb_ae(
     max_epochs: int | Literal["auto"] = "auto",
     batch_size: int = 128,
     learning_rate: float = 4e-3,
+    mask: float = 0.5,
     denoise: bool | Sequence[str] = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_interrupt: Literal["raise", "keep"] = "raise",
@@ -63,6 +64,8 @@ def zinb_ae(
         Cells per step.
     learning_rate
         Of Adam.
+    mask
+        Share of the counts that the encoder does not see at a step, so that it does not copy noise.
     denoise
         Whether to write the decoder's means, or of which genes.
     device
@@ -112,6 +115,6 @@ def zinb_ae(
     return autoencoder.__wrapped__(  # type: ignore[attr-defined]
         adata, n_latent, likelihood="zinb", dispersion=dispersion, dropout=dropout, ridge=ridge, hidden=hidden,
         batch_key=batch_key, covariates=covariates, layer=layer, max_epochs=max_epochs, batch_size=batch_size,
-        learning_rate=learning_rate, denoise=denoise, device=device, on_interrupt=on_interrupt, resume=resume,
+        learning_rate=learning_rate, mask=mask, denoise=denoise, device=device, on_interrupt=on_interrupt, resume=resume,
         key_added=key_added, rng=rng, n_jobs=n_jobs,
     )  # fmt: skip
