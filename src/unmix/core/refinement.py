@@ -9,9 +9,10 @@ import numpy as np
 from scipy import sparse
 
 from unmix.core.markers import Markers
-from unmix.core.simplex import nnls, simplex_ls
+from unmix.core.regression import fit_poisson
+from unmix.core.simplex import nnls
 
-EVENNESS = 0.05
+EVENNESS = 0.005
 RIDGE = 1e-9
 
 
@@ -60,11 +61,12 @@ def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds
 
 
 def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """Return the activity of every set in every row of linear expression: 0 at its background, 1 on average.
+    """Return the activity of every set in every row of linear expression: 0 at its background.
 
-    Genes are divided by the root of their mean, which makes Poisson noise equal, and those of several sets count less
+    What lies above the background is 1 on average. Genes are divided by the root of their mean, which makes Poisson noise equal, and those of several sets count less
     by the square of their number. The background of a set is its lowest mean among communities (`member`, n_obs x K):
-    where another archetype rules, the type is least there.
+    where another archetype rules, the type is least there. Activities below it stay negative: cut at zero, the noise
+    of absent types would add up to a share.
     """
     mean = np.asarray(Y.mean(axis=0)).ravel()
     shared = np.maximum((sets > 0).sum(axis=1), 1)
@@ -72,35 +74,21 @@ def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) ->
     raw = np.asarray(Y @ (sets * weight[:, None]))
     filled = member[:, member.any(axis=0)]
     levels = (filled.T @ raw) / np.maximum(filled.sum(axis=0), 1)[:, None]
-    lowest = levels.min(axis=0) if len(levels) > 1 else raw.min(axis=0)
-    raised = np.maximum(raw - lowest, 0.0)
-    average = raised.mean(axis=0)
+    raised = raw - (levels.min(axis=0) if len(levels) > 1 else raw.min(axis=0))
+    average = np.maximum(raised, 0.0).mean(axis=0)
     return np.divide(raised, average, out=np.zeros_like(raised), where=average > 0)
 
 
-def refit_proportions(Y: sparse.csr_array, sets: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return shares after one round of least squares: profiles S >= 0 from shares, then shares from S.
-
-    Genes are divided by the root of their mean.
-    """
-    mean = np.asarray(Y.mean(axis=0)).ravel()
-    genes = np.flatnonzero((sets.sum(axis=1) > 0) & (mean > 0))
-    scaled = sparse.csr_array(Y[:, genes].multiply(1.0 / np.sqrt(mean[genes])[None, :]))
-    gram = shares.T @ shares
-    S = nnls(gram + RIDGE * np.trace(gram) * np.eye(len(gram)), np.asarray(scaled.T @ shares))
-    return simplex_ls(S.T @ S, np.asarray(scaled @ S))
-
-
-def set_proportions(activities: np.ndarray) -> np.ndarray:
-    """Return shares of types from activities that are proportional to them, by scales that make rows add up to one.
+def scale_activities(activities: np.ndarray) -> np.ndarray:
+    """Return activities times scales that make rows add up to one; they estimate shares and may be negative.
 
     Scales x >= 0 minimise |A x - 1|^2 with a small pull to equal ones (digital sorting, Zhong et al., BMC
-    Bioinformatics 14, 2013); rows of A x are then divided by their sums. Rows without any activity get equal shares.
+    Bioinformatics 14, 2013).
 
     Examples
     --------
     >>> A = np.array([[2.0, 0.0], [0.0, 4.0], [1.0, 2.0]])
-    >>> set_proportions(A).round(1)
+    >>> scale_activities(A).round(1)
     array([[1. , 0. ],
            [0. , 1. ],
            [0.5, 0.5]])
@@ -108,7 +96,21 @@ def set_proportions(activities: np.ndarray) -> np.ndarray:
     n, T = activities.shape
     ridge = EVENNESS * n
     gram = activities.T @ activities + ridge * np.eye(T)
-    scales = nnls(gram, (activities.sum(axis=0) + ridge / T)[None])[0]
-    shares = activities * np.where(scales > 0, scales, 0.0)
-    totals = shares.sum(axis=1, keepdims=True)
-    return np.where(totals > 0, shares / np.where(totals > 0, totals, 1.0), 1.0 / T)
+    return activities * nnls(gram, (activities.sum(axis=0) + ridge / T)[None])[0]
+
+
+def set_proportions(Y: sparse.csr_array, sets: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """Return shares of types by likelihood, given estimates of them: profiles S >= 0 first, then shares from S.
+
+    Profiles of the sets' genes are the least squares regression on the estimates, genes divided by the root of their
+    mean; shares maximise the Poisson likelihood of these genes in every row. Rows that hold none of them get equal
+    shares.
+    """
+    genes = np.flatnonzero((sets.sum(axis=1) > 0) & (np.asarray(Y.sum(axis=0)).ravel() > 0))
+    chosen = sparse.csr_array(Y[:, genes])
+    gram = estimates.T @ estimates
+    gram += RIDGE * max(np.trace(gram), np.finfo(float).tiny) * np.eye(len(gram))
+    S = nnls(gram, np.asarray(chosen.T @ estimates))
+    weights = np.nan_to_num(fit_poisson(chosen, S).weights)
+    totals = weights.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, weights / np.where(totals > 0, totals, 1.0), 1.0 / sets.shape[1])

@@ -257,7 +257,7 @@ def archetype_selection(
     table = get_archetypes(adata, key=key, what="selection")
     panel = ax if ax is not None else grid(1, size=5)[1][0]
     for name, label in (
-        ("stability", "agreement of halves"),
+        ("stability", "agreement of subsets"),
         ("held_out", "variance explained, held out"),
         ("explained", "variance explained, fitted"),
     ):

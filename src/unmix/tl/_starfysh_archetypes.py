@@ -16,7 +16,7 @@ from unmix._settings import settings
 from unmix.core import communities as com
 from unmix.core.archetypes import Archetypes
 from unmix.core.markers import Markers
-from unmix.core.refinement import refit_proportions, set_activities, set_proportions
+from unmix.core.refinement import scale_activities, set_activities, set_proportions
 from unmix.tl import _archetype_steps as steps
 
 AUTO_RESOLUTION = 0.3
@@ -58,8 +58,9 @@ def starfysh_archetypes(
     adata
         Spots or cells with counts.
     n_archetypes
-        Number K, or `"auto"`: the largest number that halves of the rows agree on and that still adds two points of
-        variance explained in rows which the fit has not seen; at most one more than the rank of linear expression.
+        Number K, or `"auto"`: the largest number that random subsets of the rows agree on and that still adds two
+        points of variance explained in rows which the fit has not seen; at most one more than the rank of linear
+        expression.
     signatures
         Gene sets: a dict of lists, a DataFrame with a column of gene names per type, or one of weights, genes x types.
     resolution
@@ -114,7 +115,8 @@ def starfysh_archetypes(
         W, rows on the simplex.
     `obsm[key_added + "_proportions"]` : DataFrame, n_obs x types and novel archetypes
         With `signatures`: shares of the types, and of archetypes that no gene set is active in (`novel_1`, ...). Types'
-        shares are those of their refined sets' expression above the level of the communities that have least of it.
+        shares are the most likely ones for the counts of their refined sets' genes. The types' levels of these genes
+        come from a regression on the sets' activity above that of the communities that have least of it.
     `varm[key_added]` : DataFrame, n_vars x K
         Profiles of the archetypes, log-normalised.
     `obs[key_added]` : category
@@ -391,7 +393,7 @@ def _proportions(
     """Return the shares of the types, and those of archetypes in which no gene set is active."""
     known = ((matched.scores.qval <= max_q) & (matched.scores.score > 0)).any(axis=0)
     novel = W[:, ~known] if known.any() else W[:, :0]
-    shares = set_proportions(set_activities(Y, matched.sets, member))
-    shares = refit_proportions(Y, matched.sets, shares) * (1.0 - novel.sum(axis=1, keepdims=True))
+    estimates = scale_activities(set_activities(Y, matched.sets, member))
+    shares = set_proportions(Y, matched.sets, estimates) * (1.0 - novel.sum(axis=1, keepdims=True))
     columns = types + [f"novel_{k + 1}" for k in range(novel.shape[1])]
     return pd.DataFrame(np.hstack([shares, novel]), columns=columns)
