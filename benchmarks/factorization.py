@@ -14,9 +14,10 @@ from anndata import read_h5ad
 from scipy import sparse
 from sklearn.decomposition import non_negative_factorization
 
-from unmix.core.consensus import combine, replicate
+from unmix.core.consensus import combine
 from unmix.core.factorization import Walk, nmf
 from unmix.core.kl import nmf_kl
+from unmix.core.replicates import replicate
 from unmix.core.starts import random_start
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

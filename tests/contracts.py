@@ -174,6 +174,12 @@ TOOLS = {
         lambda: {"n_components": 3, "n_runs": 4, "max_distance": 2.0},
         {"obsm['X_metagenes']", "varm['metagenes']", "varm['metagenes_score']", "uns['metagenes']"},
     ),
+    "metagenes-batches": Case(
+        um.tl.metagenes,
+        batches,
+        lambda: {"n_components": 3, "n_runs": 4, "max_distance": 2.0, "batch_key": "batch"},
+        {"obsm['X_metagenes']", "varm['metagenes']", "varm['metagenes_score']", "uns['metagenes']"},
+    ),
     "joint_nmf": Case(
         um.tl.joint_nmf,
         batches,

@@ -5,8 +5,10 @@ import pytest
 from scipy import sparse
 from sklearn.metrics import silhouette_score
 
-from unmix.core.consensus import brunet, combine, fano_genes, gene_moments, refit_spectra, replicate, silhouette
+from unmix.core.brunet import brunet
+from unmix.core.consensus import combine, fano_genes, gene_moments, refit_spectra, silhouette
 from unmix.core.factorization import Walk
+from unmix.core.replicates import replicate
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,11 @@ def test_planted_programs_are_found_and_the_rank_is_the_stable_one(planted):
     stable = {}
     for k in (2, 3, 4, 5):
         runs = replicate(sparse.csr_array(X), k, n_runs=20)
-        stable[k] = (combine(runs, k, max_distance=2.0).silhouette, *brunet(runs.labels))
+        stable[k] = (
+            combine(runs, k, max_distance=2.0).silhouette,
+            brunet(runs.labels).cophenetic,
+            brunet(runs.labels).dispersion,
+        )
         if k == 3:
             found = combine(runs, 3).spectra
     cosine = (H / np.linalg.norm(H, axis=1)[:, None]) @ (found / np.linalg.norm(found, axis=1)[:, None]).T

@@ -46,3 +46,23 @@ def test_rank_selection_draws_the_stored_curves(cells):
         um.pl.rank_selection(cells, key="nmf")
     with pytest.raises(KeyError, match="keys with one"):
         um.pl.loadings(cells, key="other")
+
+
+def test_consensus_is_drawn_as_stored(cells):
+    side, ax = um.pl.consensus(cells, show=False)
+    stored = cells.uns["metagenes"]["consensus"]
+    np.testing.assert_array_equal(ax.images[0].get_array(), stored["matrix"])
+    usage = cells.obsm["X_metagenes"][cells.obs_names.get_indexer(stored["names"])]
+    np.testing.assert_array_equal(np.asarray(side.images[0].get_array())[:, 0], np.nan_to_num(usage).argmax(axis=1))
+    plt.close("all")
+    with pytest.raises(KeyError, match="not in this AnnData"):
+        um.pl.consensus(cells[:5], show=False)
+
+
+def test_top_genes_lead_their_component(cells):
+    for key in ("nmf", "metagenes"):
+        (ax,) = um.pl.top_genes(cells, key=key, n_top=3, show=False)
+        names = [t.get_text() for t in ax.get_yticklabels()]
+        assert names == list(dict.fromkeys(um.get.loadings(cells, key=key, n_top=3)["gene"]))
+        assert np.abs(np.asarray(ax.images[0].get_array())).max() == 1
+        plt.close("all")

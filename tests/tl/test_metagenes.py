@@ -2,11 +2,13 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
 
 import unmix as um
+from unmix._adata.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,69 @@ def test_auto_chooses_by_held_out_entries(planted):
     um.tl.metagenes(planted, "auto", n_runs=5, n_top_genes=100, key_added="auto", max_distance=2.0)
     assert planted.obsm["X_auto"].shape[1] == 3
     assert {"ranks", "held_out"} <= set(planted.uns["auto"]["selection"])
+
+
+def test_an_interrupted_call_goes_on_where_it_was(planted, tmp_path, monkeypatch):
+    options = {"n_runs": 6, "n_top_genes": 100, "max_distance": 2.0, "copy": True, "checkpoint": tmp_path, "n_jobs": 1}
+    keep, done = RunFolder.keep, []
+
+    def interrupted(self, number, run):
+        keep(self, number, run)
+        done.append(number)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        um.tl.metagenes(planted, 3, **options)
+    before = len(done)
+    assert 3 <= before < 6
+    resumed = um.tl.metagenes(planted, 3, **options)
+    assert sorted(done) == [0, 1, 2, 3, 4, 5]
+    whole = um.tl.metagenes(planted, 3, **options | {"checkpoint": None})
+    np.testing.assert_array_equal(resumed.obsm["X_metagenes"], whole.obsm["X_metagenes"])
+    um.tl.metagenes(planted, 3, **options | {"rng": 1})
+    assert len(done) == 12
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_programs_are_free_of_what_sets_the_batches_apart():
+    r = np.random.default_rng(0)
+    W, H = r.dirichlet([0.2] * 3, 600), r.gamma(0.2, 1, (3, 200))
+    H /= H.sum(axis=1, keepdims=True)
+    batch = r.permuted(np.repeat([0, 1], 300))
+    effect = np.zeros((2, 200))
+    effect[1, :15] = 0.4 / 15
+    X = r.poisson(r.lognormal(6, 0.3, (600, 1)) * (W @ H + effect[batch])).astype(np.float32)
+    adata = AnnData(sparse.csr_matrix(X), obs=pd.DataFrame({"batch": batch.astype(str)}, index=map(str, range(600))))
+    share = {}
+    for key in (None, "batch"):
+        um.tl.metagenes(adata, 4, n_runs=10, n_top_genes=150, batch_key=key, max_distance=2.0)
+        usage = adata.obsm["X_metagenes"]
+        share[key] = max(np.corrcoef(usage[:, c], batch)[0, 1] ** 2 for c in range(4))
+        assert matched(usage, W).max(axis=0).min() > 0.9
+    assert share[None] > 0.5
+    assert share["batch"] < 0.05
+    with pytest.raises(ValueError, match="observations have no 'batch'"):
+        um.tl.metagenes(AnnData(adata.X, obs=adata.obs.where(batch[:, None] > 0)), 2, batch_key="batch")
+    with pytest.raises(KeyError, match="not a column of obs"):
+        um.tl.metagenes(adata, 2, batch_key="nope")
+
+
+def test_gene_sets_name_their_program_and_the_consensus_is_stored(planted):
+    top = planted.uns["metagenes"]["top_genes"]
+    sets = {c: top[c][:10].tolist() for c in top}
+    copy = um.tl.metagenes(planted, 3, n_runs=5, n_top_genes=100, net=sets, copy=True)
+    table = um.get.enrichment(copy)
+    leaders = table.groupby("program", sort=False).first()
+    assert sorted(leaders["source"]) == ["1", "2", "3"]
+    assert (leaders["qval"] < 1e-3).all()
+    pd.testing.assert_frame_equal(table.reset_index(drop=True), um.get.enrichment(copy, sets), check_dtype=False)
+    with pytest.raises(KeyError, match="stores no enrichment"):
+        um.get.enrichment(planted)
+    stored = copy.uns["metagenes"]["consensus"]
+    assert set(stored["names"]) == set(planted.obs_names) - {"5"}
+    assert np.all(np.diag(stored["matrix"]) == 1)
 
 
 def test_refusals(planted):

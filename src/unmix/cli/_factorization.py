@@ -2,12 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from unmix.cli._files import check_outputs, read_data, replacing, write_table
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from unmix.cli._files import check_outputs, read_data, read_table, replacing, write_table
 
 
 def factorize(
@@ -51,13 +48,8 @@ def factorize(
     force
         Replace files that exist.
     """
-    check_outputs([out, loadings], force=force)
-    adata = read_data(data)
-    from unmix import tl
-
-    options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
-    tl.factorize(adata, n_components, method=method, loss=loss, **options)
-    _write(adata, key_added or method, out, loadings)
+    options: dict[str, Any] = {"method": method, "loss": loss, "layer": layer, "rng": rng, "n_jobs": n_jobs}
+    _run("factorize", data, out, loadings, n_components, key_added=key_added or method, force=force, **options)
 
 
 def metagenes(
@@ -68,6 +60,9 @@ def metagenes(
     loadings: Path | None = None,
     n_runs: int = 100,
     n_top_genes: int = 2000,
+    batch_key: str | None = None,
+    net: Path | None = None,
+    checkpoint: Path | None = None,
     layer: str | None = None,
     key_added: str = "metagenes",
     rng: int = 0,
@@ -90,6 +85,12 @@ def metagenes(
         Random starts per number of programs.
     n_top_genes
         Genes to factorise.
+    batch_key
+        Column of the observations with the batch, to be kept out of the programs.
+    net
+        Gene sets to test the programs for: a table with the columns source, target and weight (.csv, .tsv, .parquet).
+    checkpoint
+        Folder for finished runs, from which an interrupted command goes on.
     layer
         Layer with the counts.
     key_added
@@ -101,23 +102,25 @@ def metagenes(
     force
         Replace files that exist.
     """
+    options: dict[str, Any] = {"n_runs": n_runs, "n_top_genes": n_top_genes, "batch_key": batch_key}
+    options |= {"checkpoint": checkpoint, "layer": layer, "rng": rng, "n_jobs": n_jobs}
+    options["net"] = None if net is None else read_table(net)
+    _run("metagenes", data, out, loadings, list(n_components), key_added=key_added, force=force, **options)
+
+
+def _run(
+    tool: str, data: Path, out: Path, loadings: Path | None, n: Any, *, key_added: str, force: bool, **options: Any
+) -> None:
+    """Read, run the tool, write the AnnData and the table, and say so."""
     check_outputs([out, loadings], force=force)
     adata = read_data(data)
-    from unmix import tl
+    from unmix import get, tl
 
-    options: dict[str, Any] = {"layer": layer, "key_added": key_added, "rng": rng, "n_jobs": n_jobs}
-    tl.metagenes(adata, list(n_components), n_runs=n_runs, n_top_genes=n_top_genes, **options)
-    _write(adata, key_added, out, loadings)
-
-
-def _write(adata: "AnnData", key: str, out: Path, loadings: Path | None) -> None:
-    """Write the AnnData and the table, and say so."""
-    from unmix import get
-
+    getattr(tl, tool)(adata, n, key_added=key_added, **options)
     with replacing(out) as temporary:
         adata.write_h5ad(temporary)
     written = [out]
     if loadings is not None:
-        write_table(get.loadings(adata, key=key), loadings)
+        write_table(get.loadings(adata, key=key_added), loadings)
         written.append(loadings)
     sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")

@@ -68,6 +68,23 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
         raise FileProblem(msg) from error
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table with a header from CSV, TSV or Parquet, by the ending of its name.
+
+    Raises
+    ------
+    FileProblem
+        If it cannot be read.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep=TABLES.get(path.suffix, ","))
+    except (OSError, ValueError, EOFError) as error:
+        msg = f"{path} could not be read as a table: {error}"
+        raise FileProblem(msg) from error
+
+
 def check_outputs(paths: Sequence[Path | None], *, force: bool) -> None:
     """Refuse, before any work starts, to write where that is not possible or something is already.
 

@@ -1,31 +1,14 @@
 """Metagenes: the consensus of many factorisations of one matrix, and how stable each rank is."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.cluster.hierarchy import cophenet, linkage
-from scipy.spatial.distance import cdist, squareform
 
-from unmix._settings import progress
 from unmix.core.blocks import Block, reduce_rows
-from unmix.core.factorization import Walk, nmf
-from unmix.core.kl import nmf_kl
+from unmix.core.replicates import Replicates
 from unmix.core.simplex import nnls
-
-
-@dataclass(frozen=True)
-class Replicates:
-    """Spectra of many runs, and the component that dominates each sampled row in every run."""
-
-    spectra: np.ndarray
-    """(n_runs * k, n_vars), unit length."""
-    labels: np.ndarray
-    """(n_runs, n_sampled)."""
-    error: float
-    """Lowest loss among the runs."""
 
 
 @dataclass(frozen=True)
@@ -40,59 +23,6 @@ class Consensus:
     """Whether the spectrum is dense enough to count, (n_runs * k,)."""
     silhouette: float
     """Mean silhouette of the clusters before the filter: the stability of this rank."""
-
-
-def replicate(
-    X: Any,
-    k: int,
-    *,
-    n_runs: int = 100,
-    loss: str = "frobenius",
-    sampled: np.ndarray | None = None,
-    walk: Walk | None = None,
-    rng: "int | np.random.Generator | None" = 0,
-) -> Replicates:
-    """Factorise X from `n_runs` random starts; threads are shared out among the runs, one each.
-
-    Parameters
-    ----------
-    X
-        Non-negative matrix in memory, (n_obs, n_vars).
-    k
-        Number of components.
-    n_runs
-        Number of starts.
-    loss
-        `"frobenius"` or `"kl"`.
-    sampled
-        Rows whose dominant component is kept; all by default.
-    walk
-        Threads, tolerance and limit of every run.
-    rng
-        Seed, spawned per run.
-
-    Examples
-    --------
-    >>> X = np.kron(np.eye(2), np.ones((5, 4)))
-    >>> replicate(X, 2, n_runs=3).spectra.shape
-    (6, 8)
-    """
-    walk = walk or Walk(tol=1e-4, max_iter=1000)
-    one = replace(walk, n_jobs=1)
-    solve = nmf_kl if loss == "kl" else nmf
-    rows = np.arange(X.shape[0]) if sampled is None else sampled
-
-    def run(seed: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
-        fit = solve(X, k, start="random", walk=one, rng=seed)
-        size = np.linalg.norm(fit.H, axis=1)
-        dominant = (fit.W[rows] * size).argmax(axis=1)
-        return fit.H / np.where(size > 0, size, 1)[:, None], dominant, float(fit.loss[-1])
-
-    seeds = np.random.default_rng(rng).spawn(n_runs)
-    with ThreadPoolExecutor(walk.n_jobs) as pool:
-        runs = list(progress(pool.map(run, seeds), total=n_runs, desc=f"metagenes, {k} components"))
-    spectra, labels, errors = zip(*runs, strict=True)
-    return Replicates(np.vstack(spectra).astype(np.float64), np.array(labels), min(errors))
 
 
 def combine(
@@ -115,13 +45,14 @@ def combine(
 
     Examples
     --------
+    >>> from unmix.core.replicates import replicate
     >>> runs = replicate(np.kron(np.eye(2), np.ones((5, 4))), 2, n_runs=5)
     >>> found = combine(runs, 2)
     >>> np.round(found.spectra.max(axis=1), 2)
     array([0.25, 0.25])
     """
     spectra = replicates.spectra
-    distances = cdist(spectra, spectra)
+    distances = np.sqrt(_squared(spectra, spectra))
     near = max(int(neighbourhood * len(spectra) / k), 1)
     density = np.sort(distances, axis=1)[:, : near + 1].sum(axis=1) / near
     kept = density < max_distance
@@ -145,7 +76,7 @@ def _kmeans(points: np.ndarray, k: int, rng: np.random.Generator, n_starts: int 
     for _ in range(n_starts):
         centres = _spread(points, k, rng)
         for _ in range(300):
-            distances = cdist(points, centres, "sqeuclidean")
+            distances = _squared(points, centres)
             found = distances.argmin(axis=1)
             new = np.array([points[found == c].mean(axis=0) if (found == c).any() else centres[c] for c in range(k)])
             if np.array_equal(new, centres):
@@ -157,11 +88,18 @@ def _kmeans(points: np.ndarray, k: int, rng: np.random.Generator, n_starts: int 
     return labels
 
 
+def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return squared distances between rows, by one matrix product."""
+    sums = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
+    return np.maximum(sums - 2 * (a @ b.T), 0)
+
+
 def _spread(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """Draw k centres, each with probability proportional to its squared distance from those before (k-means++)."""
     chosen = [int(rng.integers(len(points)))]
+    nearest = np.full(len(points), np.inf)
     for _ in range(k - 1):
-        nearest = cdist(points, points[chosen], "sqeuclidean").min(axis=1)
+        nearest = np.minimum(nearest, _squared(points, points[chosen[-1:]])[:, 0])
         total = nearest.sum()
         chosen.append(int(rng.choice(len(points), p=nearest / total if total > 0 else None)))
     return points[chosen]
@@ -173,7 +111,7 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
     Examples
     --------
     >>> points = np.array([[0.0], [1.0], [10.0], [11.0]])
-    >>> round(silhouette(cdist(points, points), np.array([0, 0, 1, 1])), 4)
+    >>> round(silhouette(np.abs(points - points.T), np.array([0, 0, 1, 1])), 4)
     0.8997
     """
     names = np.unique(labels)
@@ -186,38 +124,6 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
     other = np.where(member, np.inf, sums / sizes).min(axis=1)
     widths = (other - own) / np.maximum(np.maximum(own, other), 1e-300)
     return float(np.where((member * sizes).sum(axis=1) > 1, widths, 0).mean())
-
-
-def brunet(labels: np.ndarray) -> tuple[float, float]:
-    """Return cophenetic correlation and dispersion of the consensus matrix of hard labels.
-
-    The consensus is the share of runs that put two rows together. Its cophenetic correlation, under average linkage,
-    and its dispersion, the mean of `4 (C - 1/2)^2`, are 1 where all runs agree.
-
-    Parameters
-    ----------
-    labels
-        Component of every sampled row in every run, (n_runs, n_sampled).
-
-    References
-    ----------
-    Brunet et al. (2004), Metagenes and molecular pattern discovery using matrix factorization. Kim, Park (2007).
-
-    Examples
-    --------
-    >>> brunet(np.array([[0, 0, 1, 1], [1, 1, 0, 0]]))
-    (1.0, 1.0)
-    """
-    n_sampled = labels.shape[1]
-    together = np.zeros((n_sampled, n_sampled))
-    for run in labels:
-        together += run[:, None] == run
-    C = together / len(labels)
-    apart = squareform(1 - C, checks=False)
-    spread = float((4 * (C - 0.5) ** 2).mean())
-    if apart.size < 2 or np.ptp(apart) == 0:
-        return 1.0, spread
-    return float(cophenet(linkage(apart, "average"), apart)[0]), spread
 
 
 def refit_spectra(
@@ -259,17 +165,24 @@ def _spectra_sums(block: Block, shares: np.ndarray, usages: np.ndarray, row_scal
     return block.T @ (shares * scaled), block.T @ (usages * scaled), block.T @ row_scale, squares
 
 
-def gene_moments(X: Any, row_scale: np.ndarray, *, n_jobs: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and (population) variance of every variable of X with its rows multiplied by `row_scale`."""
-    total, squares = reduce_rows(_moment_sums, X, row_scale, n_jobs=n_jobs, desc="genes")
-    mean = total / X.shape[0]
-    return mean, np.maximum(squares / X.shape[0] - mean**2, 0)
+def gene_moments(
+    X: Any, row_scale: np.ndarray, codes: np.ndarray | None = None, *, n_jobs: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and (population) variance of every variable of X with its rows multiplied by `row_scale`.
+
+    With `codes`, the batch of every row, the variance is the one within batches.
+    """
+    codes = np.zeros(len(row_scale), int) if codes is None else codes
+    member = np.eye(int(codes.max(initial=0)) + 1)[codes]
+    total, squares = reduce_rows(_moment_sums, X, row_scale, member, n_jobs=n_jobs, desc="genes")
+    between = (total**2 / np.maximum(member.sum(axis=0), 1)).sum(axis=1)
+    return total.sum(axis=1) / X.shape[0], np.maximum((squares - between) / X.shape[0], 0)
 
 
-def _moment_sums(block: Block, row_scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moment_sums(block: Block, row_scale: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     block = block.astype(np.float64)
     squared = block**2 if isinstance(block, np.ndarray) else block.multiply(block).tocsr()
-    return block.T @ row_scale, squared.T @ row_scale**2
+    return block.T @ (row_scale[:, None] * member), squared.T @ row_scale**2
 
 
 def fano_genes(mean: np.ndarray, variance: np.ndarray, n_top: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Tidy tables of what the tools have stored."""
 
 from unmix.get._archetypes import archetypes, markers
+from unmix.get._enrichment import enrichment
 from unmix.get._joint import joint_loadings
 from unmix.get._loadings import loadings
 from unmix.get._proportions import proportions
 
-__all__ = ["archetypes", "joint_loadings", "loadings", "markers", "proportions"]
+__all__ = ["archetypes", "enrichment", "joint_loadings", "loadings", "markers", "proportions"]

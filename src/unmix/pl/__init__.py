@@ -11,6 +11,7 @@ from unmix.pl._archetypes import (
 from unmix.pl._autoencoder import denoised, training
 from unmix.pl._factorization import loadings, rank_selection
 from unmix.pl._joint import joint_loadings
+from unmix.pl._metagenes import consensus, top_genes
 from unmix.pl._proportions import proportions
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "archetype_simplex",
     "archetype_tree",
     "archetypes",
+    "consensus",
     "denoised",
     "joint_loadings",
     "loadings",
     "proportions",
     "rank_selection",
     "signature_matching",
+    "top_genes",
     "training",
 ]

@@ -15,7 +15,7 @@ TRANSFORMS = {
     "autoencoder": "unmix.tl._autoencoder_steps:project_autoencoder",
     "factorize": "unmix.tl._project:project_factors",
     "joint_nmf": "unmix.tl._project_joint:project_joint",
-    "metagenes": "unmix.tl._metagenes:project_metagenes",
+    "metagenes": "unmix.tl._programs:project_metagenes",
     "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
     "zinb_ae": "unmix.tl._autoencoder_steps:project_autoencoder",
 }

@@ -1,0 +1,85 @@
+"""How much more or less of every gene one batch measures than another, given the same programs."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from unmix.core.factorization import Walk, nmf
+from unmix.core.starts import Start
+
+PRIOR_COUNTS = 10.0
+"""Counts that hold a factor at 1: genes of few counts say nothing about the batch."""
+
+
+def gene_factors(
+    X: sparse.csr_array,
+    codes: np.ndarray,
+    k: int,
+    *,
+    rounds: int = 10,
+    walk: Walk | None = None,
+    rng: "int | np.random.Generator | None" = 0,
+) -> np.ndarray:
+    r"""Return the factors f of :math:`x_{ig} \approx f_{b(i)g} (WH)_{ig}`, (n_batches, n_vars).
+
+    k programs are fitted to the data divided by the factors, ten iterations from where they were; each factor then
+    becomes what a batch has of a gene over what its cells' programs expect; both are repeated, beginning with factors
+    of 1. A gene that is frequent only because its program is frequent in this batch keeps its counts, as the programs
+    expect it; what no mixture of programs explains in one batch goes into the factors. Few rounds hold the factors back
+    where batches hardly share a program: there, other programs and other factors explain the data equally well.
+
+    Parameters
+    ----------
+    X
+        Counts, (n_obs, n_vars).
+    codes
+        Batch of every row, 0 to n_batches - 1.
+    k
+        Number of programs.
+    rounds
+        Repetitions; more let the factors explain more.
+    walk
+        Threads of the fits.
+    rng
+        Seed of the start.
+
+    Examples
+    --------
+    >>> X = np.outer([1, 2, 3, 4], [30.0, 60.0, 90.0])
+    >>> X[2:, 0] *= 2
+    >>> f = gene_factors(sparse.csr_array(X), np.array([0, 0, 1, 1]), 1)
+    >>> np.round(f[1] / f[0] / (f[1] / f[0])[1], 1)
+    array([1.9, 1. , 1. ])
+    """
+    walk = replace(walk or Walk(), tol=0.0, max_iter=10)
+    member = sparse.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))))
+    totals = (member @ X).toarray().astype(float)
+    factors, scale = np.ones_like(totals), _column_scale(X)
+    start: Any = "nndsvd" if k <= min(X.shape) else "random"
+    for _ in range(rounds):
+        fit = nmf(sparse.csr_array(divided(X, codes, factors) / scale), k, start=start, walk=walk, rng=rng)
+        start = Start(fit.W, fit.H)
+        factors = _ratios(totals, (member @ fit.W) @ fit.H * scale)
+    return factors
+
+
+def _column_scale(X: sparse.csr_array) -> np.ndarray:
+    """Return root mean squares of the columns, 1 for columns of zeros."""
+    size = np.sqrt(np.asarray(X.multiply(X).mean(axis=0)).ravel())
+    return np.where(size > 0, size, 1.0)
+
+
+def _ratios(totals: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return found over expected counts, each batch's typical factor being 1."""
+    ratios = (totals + PRIOR_COUNTS) / (expected + PRIOR_COUNTS)
+    weights = np.sqrt(totals.sum(axis=0))
+    centre = np.exp((np.log(ratios) * weights).sum(axis=1, keepdims=True) / weights.sum())
+    return ratios / centre
+
+
+def divided(X: sparse.csr_array, codes: np.ndarray, factors: np.ndarray) -> sparse.csr_array:
+    """Return X with every entry divided by its batch's factor of its column."""
+    rows = np.repeat(codes, np.diff(X.indptr))
+    return sparse.csr_array((X.data / factors[rows, X.indices].astype(X.dtype), X.indices, X.indptr), shape=X.shape)

@@ -1,0 +1,255 @@
+"""The steps of `tl.metagenes`: what is factorised, the consensus of a rank, refits, and new cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from unmix._adata import keys
+from unmix._adata.read import Matrix, RowSummary, check_expression, read_matrix, summarise_rows
+from unmix._adata.runs import RunFolder
+from unmix._adata.write import Slots
+from unmix._settings import logger
+from unmix.core.batches import divided, gene_factors
+from unmix.core.blocks import iter_blocks
+from unmix.core.brunet import Agreement, brunet
+from unmix.core.consensus import Consensus, combine, fano_genes, gene_moments, refit_spectra, row_shares
+from unmix.core.enrichment import univariate
+from unmix.core.factorization import Walk, usages
+from unmix.core.replicates import replicate
+from unmix.tl._project import aligned_loadings
+
+MILLION = 1e6
+SAMPLED = 500
+"""Cells of the consensus matrix of hard assignments."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The matrix of the genes that are factorised."""
+
+    counts: sparse.csr_array
+    """Rows with counts only, in memory."""
+    rows: np.ndarray
+    """Which rows these are."""
+    codes: np.ndarray | None
+    """Batch of each of them."""
+    columns: np.ndarray
+    per_million: np.ndarray
+    """What each row is multiplied by, (n_obs,)."""
+    tpm_sd: np.ndarray
+    """Standard deviations of transcripts per million, (n_vars,)."""
+
+
+def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
+    """Return the batch of every observation as a number, if there are any.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If a batch is missing.
+    """
+    if batch_key is None:
+        return None
+    if batch_key not in adata.obs:
+        msg = f"`batch_key` {batch_key!r} is not a column of obs; there are {list(adata.obs.columns)}."
+        raise KeyError(msg)
+    codes = pd.factorize(adata.obs[batch_key], sort=True)[0]
+    if (codes < 0).any():
+        msg = f"{int((codes < 0).sum())} observations have no {batch_key!r}; leave them out or name their batch."
+        raise ValueError(msg)
+    return codes
+
+
+def prepare(
+    matrix: Matrix,
+    summary: RowSummary,
+    genes: Sequence[str] | None,
+    n_top_genes: int,
+    most: int,
+    codes: np.ndarray | None,
+    threads: int,
+) -> Prepared:
+    """Choose the genes, and scale their counts to unit variance.
+
+    Raises
+    ------
+    KeyError
+        If a gene does not exist.
+    ValueError
+        If fewer genes vary, or fewer cells have counts, than there are programs.
+    """
+    per_million = np.where(summary.totals > 0, MILLION / np.where(summary.totals > 0, summary.totals, 1), 0)
+    mean, variance = gene_moments(matrix.X, per_million, codes, n_jobs=threads)
+    columns = fano_genes(mean, variance, n_top_genes) if genes is None else known_genes(matrix, genes)
+    columns = columns[variance[columns] > 0]
+    held = sparse.vstack([sparse.csr_array(block)[:, columns] for _, block in iter_blocks(matrix.X)], format="csr")
+    rows = np.flatnonzero(np.asarray(held.sum(axis=1)).ravel() > 0)
+    codes = None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
+    held = held[rows].astype(np.float32)
+    if min(len(columns), len(rows)) < max(most, 2):
+        have = f"only {len(columns)} genes vary and {len(rows)} cells have counts of them"
+        msg = f"`n_components` asks for {most} programs, but {have}."
+        raise ValueError(msg)
+    return Prepared(held, rows, codes, columns, per_million, _sample_sd(variance, matrix.X.shape[0]))
+
+
+def scaled_counts(data: Prepared, k: int, walk: Walk, rng: Any) -> sparse.csr_array:
+    """Return what k programs are fitted to: counts of unit variance, with batches freed of their gene factors."""
+    if data.codes is None:
+        return unit_variance(data.counts)
+    return unit_variance(divided(data.counts, data.codes, gene_factors(data.counts, data.codes, k, walk=walk, rng=rng)))
+
+
+def unit_variance(X: sparse.csr_array) -> sparse.csr_array:
+    """Return X with its columns divided by their standard deviations."""
+    sd = _sample_sd(gene_moments(X, np.ones(X.shape[0]))[1], X.shape[0])
+    return sparse.csr_array(X @ sparse.diags_array(1 / np.where(sd > 0, sd, 1).astype(np.float32)))
+
+
+def known_genes(matrix: Matrix, genes: Sequence[str]) -> np.ndarray:
+    """Return the positions of genes by name."""
+    columns = matrix.var_names.get_indexer(list(genes))
+    if (columns < 0).any():
+        msg = f"`genes` lists genes that do not exist: {np.asarray(genes)[columns < 0][:5].tolist()}."
+        raise KeyError(msg)
+    return columns
+
+
+def _sample_sd(variance: np.ndarray, n: int) -> np.ndarray:
+    return np.sqrt(variance * n / max(n - 1, 1))
+
+
+@dataclass(frozen=True)
+class Replication:
+    """How the runs are made and combined."""
+
+    n_runs: int
+    loss: str
+    max_distance: float
+    neighbourhood: float
+    walk: Walk
+    rng: Any
+    checkpoint: str | Path | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What was found at one number of programs."""
+
+    programs: Consensus
+    scaled: sparse.csr_array
+    """What the programs were fitted to."""
+    agreement: Agreement
+    sampled: np.ndarray
+    """Rows of the prepared matrix that the agreement is about."""
+    stability: dict[str, float]
+
+
+def consensus_at(data: Prepared, k: int, plan: Replication) -> Candidate:
+    """Find the consensus of k programs and how stable it is."""
+    seeds = np.random.default_rng(plan.rng)
+    n_obs = data.counts.shape[0]
+    scaled = scaled_counts(data, k, plan.walk, np.random.default_rng(0))
+    sampled = np.sort(seeds.choice(n_obs, min(SAMPLED, n_obs), replace=False))
+    options: dict[str, Any] = {"n_runs": plan.n_runs, "loss": plan.loss, "sampled": sampled}
+    if plan.checkpoint is not None:
+        limits = (plan.walk.tol, plan.walk.max_iter)
+        state = str(seeds.bit_generator.state)
+        folder = RunFolder(plan.checkpoint, scaled, k, plan.loss, sampled.tobytes(), limits, state)
+        options |= {"finished": folder.finished(), "keep": folder.keep}
+    runs = replicate(scaled, k, walk=plan.walk, rng=seeds, **options)
+    found = combine(runs, k, max_distance=plan.max_distance, neighbourhood=plan.neighbourhood, rng=seeds)
+    agreement = brunet(runs.labels)
+    logger.info("%d metagenes: silhouette %.3f, %d spectra kept", k, found.silhouette, found.kept.sum())
+    stability = {
+        "n_components": k,
+        "silhouette": found.silhouette,
+        "cophenetic": agreement.cophenetic,
+        "dispersion": agreement.dispersion,
+        "error": runs.error,
+        "kept": int(found.kept.sum()),
+    }
+    return Candidate(found, scaled, agreement, sampled, stability)
+
+
+def consensus_slot(chosen: Candidate, data: Prepared, names: pd.Index) -> dict[str, Any]:
+    """Return the consensus matrix and whom its rows are about."""
+    rows = data.rows[chosen.sampled[chosen.agreement.order]]
+    return {"matrix": chosen.agreement.matrix.astype(np.float32), "names": names[rows].astype(str).to_numpy()}
+
+
+def enriched(scores: np.ndarray, names: list[str], weights: sparse.csc_array) -> pd.DataFrame:
+    """Return the test of every set in every program as a tidy table, the strongest of each program first."""
+    expressed = (scores != 0).any(axis=0)
+    found = univariate(scores[:, expressed], weights[np.flatnonzero(expressed)])
+    n_programs, n_sets = found.t.shape
+    table = pd.DataFrame({
+        "program": np.repeat([str(c + 1) for c in range(n_programs)], n_sets),
+        "source": np.tile(names, n_programs),
+        "t": found.t.ravel(),
+        "pval": found.p.ravel(),
+        "qval": found.q.ravel(),
+    })  # fmt: skip
+    order = np.lexsort([-table["t"].to_numpy(), np.repeat(np.arange(n_programs), n_sets)])
+    return table.iloc[order].reset_index(drop=True)
+
+
+def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: str, n_top: int) -> Slots:
+    """Refit usages and the spectra of all genes, and name what was found."""
+    W = np.zeros((matrix.X.shape[0], len(found.programs.spectra)))
+    W[data.rows] = usages(found.scaled, found.programs.spectra, walk=Walk(n_jobs=threads))
+    W = W[:, np.argsort(-row_shares(W).sum(axis=0), kind="stable")]
+    spectra, scores = refit_spectra(matrix.X, W, data.per_million, n_jobs=threads)
+    scale = np.zeros(len(data.tpm_sd))
+    scale[data.columns] = 1 / np.where(data.tpm_sd[data.columns] > 0, data.tpm_sd[data.columns], np.inf)
+    if data.codes is None:
+        final = program_shares(matrix.X, spectra, scale, data.per_million, Walk(n_jobs=threads))
+    else:
+        final = row_shares(W)
+    final[np.setdiff1d(np.arange(len(W)), data.rows)] = np.nan
+    order = np.argsort(-np.nansum(final, axis=0), kind="stable")
+    final, spectra, scores = final[:, order], spectra[order], scores[order]
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :n_top]
+    entry = {
+        "top_genes": pd.DataFrame({f"{c + 1}": matrix.var_names[best].astype(str) for c, best in enumerate(top)}),
+        "genes": matrix.var_names[data.columns].astype(str).to_numpy(),
+        "scale": scale,
+    }
+    return Slots(
+        obsm={keys.EMBEDDING + key: final.astype(np.float32)},
+        varm={key: np.ascontiguousarray(spectra.T), key + keys.SCORE: np.ascontiguousarray(scores.T)},
+        uns={key: entry},
+    )
+
+
+def program_shares(X: Any, spectra: np.ndarray, scale: np.ndarray, per_million: np.ndarray, walk: Walk) -> np.ndarray:
+    """Return row-normalised usages of spectra for transcripts per million whose genes are multiplied by `scale`.
+
+    A row's factor scales its usages only, so that counts can be used as they are.
+    """
+    shares = row_shares(usages(X, spectra * scale**2, walk=walk, gram=(spectra * scale) @ (spectra * scale).T))
+    shares[(shares.sum(axis=1) == 0) | (per_million == 0)] = np.nan
+    return shares
+
+
+def project_metagenes(
+    adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the shares of the programs in new cells."""
+    matrix = read_matrix(adata, layer)
+    genes, scale = pd.Index(fitted.var_names), np.asarray(fitted.uns[key]["scale"])
+    used = np.asarray(fitted.varm[key]) * (scale > 0)[:, None]
+    spectra, shared = aligned_loadings(used, genes, matrix)
+    summary = summarise_rows(matrix, n_jobs=threads)
+    check_expression(matrix, summary, expect_counts=True)
+    weights = pd.Series(scale, index=genes).reindex(matrix.var_names).fillna(0.0).to_numpy()
+    shares = program_shares(matrix.X, spectra, weights, summary.totals, Walk(n_jobs=threads))
+    return shares.astype(np.float32), {"n_shared_genes": shared}
