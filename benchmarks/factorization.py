@@ -1,23 +1,33 @@
-"""Factorisations beside scikit-learn, in one process on one thread.
+"""Factorisations beside scikit-learn and cNMF, in one process on one thread.
 
-Run `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/factorization.py [nmf] [real] [kl] [metagenes]`. CPU
-seconds to a level of the loss, medians of three; "real" and "metagenes" need `../shared/data/pbmc3k`.
+Run `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/factorization.py [nmf] [real] [kl] [metagenes] [facs]
+[large]`. CPU seconds; "real", "metagenes" and "facs" need `../shared/data`, the last two also run cNMF 1.7.1 where it is
+installed; "large" writes 1.2 GB to the temporary folder and removes it.
 """
 
+import contextlib
+import importlib.util
+import resource
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 
+import h5py
 import numpy as np
-from anndata import read_h5ad
+import pandas as pd
+from anndata import AnnData, read_h5ad
+from anndata.io import sparse_dataset, write_elem
 from scipy import sparse
+from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import non_negative_factorization
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
-from unmix.core.consensus import combine
+import unmix as um
 from unmix.core.factorization import Walk, nmf
 from unmix.core.kl import nmf_kl
-from unmix.core.replicates import replicate
 from unmix.core.starts import random_start
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -149,29 +159,113 @@ def compare_kl(X, n=50):
               f"ratio {theirs / ours:.1f}")  # fmt: skip
 
 
-def compare_metagenes(X, k=10, n_runs=10):
-    """Time the replicates, which cNMF makes with scikit-learn in double precision (cd, tol 1e-4)."""
-    sd = np.sqrt(np.asarray(X.multiply(X).mean(axis=0)).ravel() - np.asarray(X.mean(axis=0)).ravel() ** 2)
-    X = sparse.csr_matrix(X @ sparse.diags(1 / np.maximum(sd, 1e-12)), dtype=np.float32)
-    ours = seconds(lambda: replicate(X, k, n_runs=n_runs), repeats=1)
-    t, spectra = time.process_time(), []
-    for seed in range(n_runs):
-        options = {"init": "random", "tol": 1e-4, "max_iter": 1000, "random_state": seed}
-        spectra.append(non_negative_factorization(X.astype(np.float64), n_components=k, **options)[1])
-    theirs = time.process_time() - t
-    runs = replicate(X, k, n_runs=n_runs)
-    spectra = np.vstack(spectra)
-    other = type(runs)(spectra / np.linalg.norm(spectra, axis=1, keepdims=True), runs.labels, 0.0)
-    a, b = (combine(r, k, max_distance=2.0).spectra for r in (runs, other))
-    a, b = (s / np.linalg.norm(s, axis=1, keepdims=True) for s in (a, b))
-    cosine = (a @ b.T).max(axis=1)
-    print(f"metagenes, {n_runs} runs of {k}: ours {ours:.2f} s, as cNMF {theirs:.2f} s, ratio {theirs / ours:.1f}; "
-          f"matched cosine median {np.median(cosine):.3f}, least {cosine.min():.3f}")  # fmt: skip
+def counts_of(name):
+    """Read the counts of genes seen in three cells, under unique names, which cNMF needs."""
+    adata = read_h5ad(next((DATA / name).glob("*.h5ad")))
+    if name == "pbmc_facs":
+        adata.var_names = adata.var.iloc[:, 0].astype(str)
+    adata.var_names_make_unique()
+    X = sparse.csr_matrix(adata.X, dtype=np.float32)
+    adata = AnnData(X, obs=adata.obs, var=adata.var[[]])
+    return adata[:, np.asarray((X > 0).sum(axis=0)).ravel() >= 3].copy()
+
+
+def cnmf(adata, k, n_runs):
+    """Spectra (per million), usages and CPU seconds of cNMF, with its defaults and one worker."""
+    from cnmf import cNMF
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        file = str(Path(folder) / "counts.h5ad")
+        AnnData(adata.X.astype(np.float64), obs=adata.obs[[]], var=adata.var[[]]).write_h5ad(file)
+        t = time.process_time()
+        peer = cNMF(output_dir=folder, name="x")
+        peer.prepare(counts_fn=file, components=[k], n_iter=n_runs, seed=14, num_highvar_genes=2000)
+        peer.factorize(worker_i=0, total_workers=1)
+        peer.combine()
+        peer.consensus(k=k, density_threshold=0.5, show_clustering=False)
+        t = time.process_time() - t
+        usage, _, spectra, _ = peer.load_results(K=k, density_threshold=0.5)
+    return spectra.reindex(adata.var_names).to_numpy().T, usage.reindex(adata.obs_names).to_numpy(), t
+
+
+def metagenes(adata, k, n_runs):
+    t = time.process_time()
+    um.tl.metagenes(adata, k, n_runs=n_runs, n_jobs=1)
+    return adata.varm["metagenes"].T, adata.obsm["X_metagenes"], time.process_time() - t
+
+
+def matched_cosine(A, B):
+    A, B = (S / np.linalg.norm(S, axis=1, keepdims=True) for S in (A, B))
+    return (A @ B.T)[linear_sum_assignment(-(A @ B.T))]
+
+
+def compare_metagenes(k=10, n_runs=100):
+    """End to end: genes, runs, consensus and refits."""
+    adata = counts_of("pbmc3k")
+    metagenes(adata[:300].copy(), 2, 2)
+    ours, _, own = metagenes(adata, k, n_runs)
+    print(f"metagenes, pbmc3k, {n_runs} runs of {k}: ours {own:.1f} s")
+    if importlib.util.find_spec("cnmf") is None:
+        print("  cNMF is not installed (pip install cnmf==1.7.1)")
+        return
+    theirs, _, peer = cnmf(adata, k, n_runs)
+    cosine = matched_cosine(ours, theirs)
+    print(f"  cNMF {peer:.1f} s, ratio {peer / own:.1f}; matched cosine of spectra, least {cosine.min():.4f}")
+
+
+def show_facs(k=10, n_runs=100):
+    """Sorted blood cells: programs against the populations, beside scikit-learn and cNMF."""
+    adata = counts_of("pbmc_facs")
+    truth = adata.obs["facs_population"].astype(str).to_numpy()
+    found = {"metagenes": metagenes(adata, k, n_runs)[1]}
+    X = lognormal(sparse.csr_matrix(adata.X))[:, adata.var_names.isin(adata.uns["metagenes"]["genes"])]
+    found["scikit-learn NMF"] = non_negative_factorization(X, n_components=k, init="nndsvd", max_iter=500)[0]
+    if importlib.util.find_spec("cnmf") is not None:
+        found["cNMF"] = cnmf(adata, k, n_runs)[1]
+    best = {}
+    for name, usage in found.items():
+        usage = np.nan_to_num(usage / np.maximum(usage.sum(axis=1, keepdims=True), 1e-12))
+        print(f"pbmc_facs, {name}: adjusted Rand index {adjusted_rand_score(truth, usage.argmax(axis=1)):.3f}")
+        best[name] = {g: max(roc_auc_score(truth == g, u) for u in usage.T) for g in np.unique(truth)}
+    print("area under the ROC curve of the best factor per population")
+    print(pd.DataFrame(best).round(3).to_string())
+    print(adata.uns["metagenes"]["top_genes"].head(8).to_string())
+
+
+def large(folder, n_obs=1_000_000, pool=50_000):
+    """From disk, in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        path = Path(tmp) / "counts.h5ad"
+        block = synthetic(pool, 2000, 0.05)
+        with h5py.File(path, "w") as f:
+            f.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            write_elem(f, "obs", pd.DataFrame(index=[f"c{i}" for i in range(n_obs)]))
+            write_elem(f, "var", pd.DataFrame(index=[f"g{i}" for i in range(2000)]))
+            write_elem(f, "X", block)
+            for _ in range(n_obs // pool - 1):
+                sparse_dataset(f["X"]).append(block)
+        done = subprocess.run(
+            [sys.executable, __file__, "child", str(path)], check=True, capture_output=True, text=True
+        )
+    print(f"{n_obs:,} x 2,000 from disk, {block.nnz / np.prod(block.shape):.0%} dense: {done.stdout.strip()}")
+
+
+def large_child(path, passes=3):
+    X = read_h5ad(path, backed="r").X
+    start = random_start(*X.shape, 20, 0.1, np.random.default_rng(0))
+    t = time.perf_counter()
+    nmf(X, 20, start=start, walk=Walk(n_jobs=2, tol=0, max_iter=passes))
+    took = (time.perf_counter() - t) / (passes + 1)  # one pass more for the sums
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"rank 20, 2 threads: {took:.1f} s a pass, peak memory {peak:.2f} GiB")
 
 
 def main():
     warnings.simplefilter("ignore")
-    wanted = sys.argv[1:] or ["nmf", "real", "kl", "metagenes"]
+    if sys.argv[1:2] == ["child"]:
+        large_child(sys.argv[2])
+        return
+    wanted = sys.argv[1:] or ["nmf", "real", "kl", "metagenes", "facs"]
     counts = synthetic() if {"nmf", "kl"} & set(wanted) else None
     if "nmf" in wanted:
         compare_frobenius("synthetic 10,000 x 2,000", lognormal(counts))
@@ -180,7 +274,11 @@ def main():
     if "kl" in wanted:
         compare_kl(counts)
     if "metagenes" in wanted:
-        compare_metagenes(pbmc())
+        compare_metagenes()
+    if "facs" in wanted:
+        show_facs()
+    if "large" in wanted:
+        large(None)
 
 
 if __name__ == "__main__":
