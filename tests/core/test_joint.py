@@ -183,3 +183,12 @@ def test_empty_rows_and_variables_have_nothing(X):
     assert not fit.W[3].any()
     assert np.isfinite(fit.W).all()
     np.testing.assert_allclose(fit.W @ fit.H[:, 7], 0, atol=1e-12)
+
+
+def test_permuted_loadings_and_variables_give_permuted_usages(X):
+    known = joint_batches(X, CODES, 4)
+    V = dict(enumerate(known.V))
+    fit = joint_batches(X, CODES, 4, known=Known(known.H, V, keep=True), walk=EXACT)
+    k, genes = np.array([2, 0, 3, 1]), np.random.default_rng(0).permutation(50)
+    moved = Known(known.H[k][:, genes], {b: v[k][:, genes] for b, v in V.items()}, keep=True)
+    np.testing.assert_allclose(joint_batches(X[:, genes], CODES, 4, known=moved, walk=EXACT).W, fit.W[:, k], atol=2e-3)

@@ -126,3 +126,14 @@ def test_rows_without_counts_have_no_usage(views, losses):
     fit = joint_views(holes, [EVERYONE] * 2, 200, 3, losses=losses)
     assert np.abs(fit.W[5]).max() < 1e-6
     assert np.isfinite(fit.W).all()
+
+
+def test_order_of_modalities_does_not_matter():
+    r = np.random.default_rng(0)
+    W = np.repeat(np.eye(2), 100, axis=0) * r.gamma(2, 1, (200, 1))
+    a, b = W @ r.gamma(1, 1, (2, 12)), W @ r.gamma(1, 9, (2, 5))
+    fit = joint_views([a, b], [EVERYONE] * 2, 200, 2, walk=EXACT)
+    swapped = joint_views([b, a], [EVERYONE] * 2, 200, 2, walk=EXACT)
+    np.testing.assert_allclose(fit.loss[-1], swapped.loss[-1], atol=1e-6)
+    for one, other in zip(fit.H, swapped.H[::-1], strict=True):
+        np.testing.assert_allclose(swapped.W @ other, fit.W @ one, rtol=0.01, atol=0.01 * one.max())

@@ -343,7 +343,8 @@ def _on_cluster(
     """Run one task per chunk of rows on the cluster; constants travel once."""
     if X.numblocks[0] > MAX_CLUSTER_TASKS:
         X = X.rechunk({0: -(-X.shape[0] // MAX_CLUSTER_TASKS)})
-    shared = client.scatter(list(constants), broadcast=True) if constants else []
+    # without hashing: a constant equal to that of the pass before would share its key, and be released with it
+    shared = client.scatter(list(constants), broadcast=True, hash=False) if constants else []
     bounds = np.concatenate([[0], np.cumsum(X.chunks[0])]).tolist()
     chunks = client.compute([X.blocks[i].to_delayed().ravel()[0] for i in range(X.numblocks[0])])
     futures = [

@@ -2,7 +2,8 @@
 
 A modality under the squared loss adds a Gram matrix and a linear term to the problem of a row of W; a modality of counts
 is majorised at the present fit by a linear and a logarithmic term (Lee and Seung 2001). Both together are minimised by
-coordinate descent in closed form, so that the loss falls at every step whatever the losses are.
+coordinate descent in closed form, so that a plain step lowers the loss whatever the losses are; steps are continued
+along their direction, and undone where that raises it (Ang and Gillis 2019).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from scipy import sparse
 from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
 from unmix.core._nmf_kernels import hals, padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
-from unmix.core.factorization import SWEEPS, Walk, settled, usages
+from unmix.core.factorization import SWEEPS, Walk, _Momentum, settled, usages
 from unmix.core.regression import fit_poisson
 from unmix.core.simplex import nnls
 
@@ -51,7 +52,8 @@ class _View:
     squares: float
     null: float
     """Loss of the trivial fit: zero, or for counts rows and columns independent."""
-    mean: float
+    means: np.ndarray
+    """Mean of every variable."""
     weight: float = 1.0
 
     @property
@@ -118,15 +120,39 @@ def joint_views(
     generator = np.random.default_rng(rng)
     Ht = [_first_loadings(view, k, generator) for view in views]
     W = padded(np.abs(generator.standard_normal((n_obs, k))) / k**0.5, np.float64)
-    patterns = presence(rows, n_obs)
+    W, Ht, trace = _descend(views, Ht, presence(rows, n_obs), W, k, walk)
+    W, H = _tidied(W[:, :k], [h[:, :k].T for h in Ht])
+    return Views(W, H, [view.weight for view in views], np.array(trace), settled(trace, walk.tol))
+
+
+def _descend(
+    views: Sequence["_View"], Ht: list[np.ndarray], patterns: Sequence[Any], W: np.ndarray, k: int, walk: Walk
+) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
+    """Alternate between W and H, continuing each step; where the loss rises the step is undone. Keep the best pair."""
+    last, ahead, previous, best, kept = (W, Ht), (W, Ht), np.inf, np.inf, (W, Ht)
+    momentum = _Momentum()
     trace: list[float] = []
     while len(trace) < walk.max_iter and not settled(trace, walk.tol):
-        W, kept = _improve_usages(views, Ht, patterns, W, k, walk), list(Ht)
-        improved = [_improve_loadings(view, W, h, k, walk) for view, h in zip(views, Ht, strict=True)]
-        Ht = [h for h, _ in improved]
-        trace.append(float(sum(loss for _, loss in improved)))
-    W, H = _tidied(W[:, :k], [h[:, :k].T for h in kept])
-    return Views(W, H, [view.weight for view in views], np.array(trace), settled(trace, walk.tol))
+        new = _improve_usages(views, ahead[1], patterns, ahead[0], k, walk)
+        improved = [_improve_loadings(view, new, h, k, walk) for view, h in zip(views, ahead[1], strict=True)]
+        loss = float(sum(part for _, part in improved))
+        if loss <= best:
+            best, kept = loss, (new, ahead[1])
+        trace.append(best)
+        if loss > previous:
+            ahead, previous = last, np.inf
+            momentum.shrink()
+            continue
+        now, beta, previous = (new, [h for h, _ in improved]), momentum.beta, loss
+        momentum.grow()
+        ahead = (_beyond(now[0], last[0], beta), [_beyond(a, b, beta) for a, b in zip(now[1], last[1], strict=True)])
+        last = now
+    return *kept, trace
+
+
+def _beyond(new: np.ndarray, old: np.ndarray, beta: float) -> np.ndarray:
+    """Continue what rose in the last step by the fraction beta; what multiplicative steps bring to zero stays there."""
+    return new + beta * np.maximum(new - old, 0)
 
 
 def view_usages(
@@ -212,13 +238,13 @@ def _view(X: Any, rows: np.ndarray, poisson: bool, walk: Walk) -> _View:
     """Read a modality once: depth of its rows, constants of its loss, loss of its trivial fit."""
     X = as_rows(X)
     squares, logs, columns = reduce_rows(_moments, X, n_jobs=walk.n_jobs, block_rows=walk.block_rows)
-    total, mean = float(columns.sum()), float(columns.sum()) / np.prod(X.shape, dtype=float)
+    total, means = float(columns.sum()), columns / X.shape[0]
     if not poisson:
-        return _View(X, rows, np.ones(X.shape[0]), False, squares, 0.5 * squares, mean)
+        return _View(X, rows, np.ones(X.shape[0]), False, squares, 0.5 * squares, means)
     r = depths(X, n_jobs=walk.n_jobs)
     null = logs + _entropy(np.array([total])) - _entropy(r) - _entropy(columns)
     sizes = r * len(r) / total if total > 0 else np.ones(len(r))
-    return _View(X, rows, sizes, True, squares, max(null, 0.0), mean)
+    return _View(X, rows, sizes, True, squares, max(null, 0.0), means)
 
 
 def _moments(block: Block) -> tuple[float, float, np.ndarray]:
@@ -237,9 +263,9 @@ def _balanced(views: Sequence[_View]) -> list[float]:
 
 
 def _first_loadings(view: _View, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Return half-normal loadings, not zero where counts are, on the scale of the modality."""
+    """Return half-normal loadings on the scale of every variable."""
     draw = np.abs(rng.standard_normal((view.X.shape[1], k)))
-    return padded((view.mean or 1.0) * 2 / k**0.5 * draw, np.float64)
+    return padded(2 / k**0.5 * draw * view.means[:, None], np.float64)
 
 
 def _improve_usages(
