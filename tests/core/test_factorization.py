@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.decomposition import non_negative_factorization
 
 from unmix.core.als import als, held_out_loss
-from unmix.core.factorization import Penalty, Walk, nmf, usages
+from unmix.core.factorization import Penalty, Walk, neighbour_weights, nmf, usages
 from unmix.core.kl import kl_usages, nmf_kl
 from unmix.core.masks import Speckled, speckles
 from unmix.core.rank import choose_rank
@@ -205,6 +205,25 @@ def test_smoothing_descends_and_brings_neighbours_together(counts, start):
     assert roughness[0] > 2 * roughness[1] > 2 * roughness[2]
     with pytest.raises(ValueError, match="must be a matrix of shape"):
         nmf(counts, 5, penalty=Penalty(smoothing=1.0, graph=chain[:10]))
+
+
+def test_penalties_go_together_with_a_mask(counts, start):
+    seen = np.random.default_rng(2).random(counts.shape) > 0.3
+    chain = sparse.diags_array([np.ones(299)], offsets=[1], shape=(300, 300)).tocsr()
+    S, degree = neighbour_weights(chain, 300)
+    for penalty in (Penalty(l1=1.0, l2=0.5), Penalty(l1=0.3, l2=0.2, smoothing=5.0, graph=chain)):
+        fit = als(
+            counts, 5, mask=seen, nonnegative=True, penalty=penalty, start=start, walk=Walk(tol=1e-7, max_iter=300)
+        )
+        rough = np.einsum("ic,ic->c", fit.W, degree[:, None] * fit.W - S @ fit.W)
+        expected = 0.5 * ((counts - fit.W @ fit.H)[seen] ** 2).sum() + penalty.l1 * (fit.W.sum() + fit.H.sum())
+        expected += 0.5 * penalty.l2 * ((fit.W**2).sum() + (fit.H**2).sum())
+        expected += 0.5 * penalty.smoothing * (fit.H**2).sum(axis=1) @ rough
+        np.testing.assert_allclose(fit.loss[-1], expected, rtol=1e-8)
+        assert np.all(np.diff(fit.loss) <= 0)
+        options = {"nonnegative": True, "penalty": penalty, "start": start, "walk": Walk(tol=0, max_iter=15)}
+        full, none = (als(counts, 5, mask=mask, **options) for mask in (np.ones(counts.shape, bool), None))
+        np.testing.assert_allclose(full.loss, none.loss, rtol=1e-8)
 
 
 def test_extreme_ranks_and_empty_rows_and_columns(counts):

@@ -7,7 +7,7 @@ import numpy as np
 
 from unmix.core._nmf_kernels import padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows
-from unmix.core.factorization import Factorization, Walk, settled
+from unmix.core.factorization import Factorization, Penalty, Walk, neighbour_weights, settled
 from unmix.core.kl import observed_mean
 from unmix.core.masks import Observed, mask_rows, observe, values_at
 from unmix.core.simplex import nnls
@@ -22,6 +22,7 @@ def als(
     mask: Any = None,
     nonnegative: bool = False,
     ridge: float = 1e-8,
+    penalty: Penalty | None = None,
     start: Start | None = None,
     walk: Walk | None = None,
     rng: "int | np.random.Generator | None" = 0,
@@ -43,6 +44,8 @@ def als(
         Whether W and H must be non-negative.
     ridge
         Weight rho.
+    penalty
+        Sparsity, ridge and smoothing over a graph of the rows, for non-negative factors.
     start
         Factors to begin with; H is used, random by default.
     walk
@@ -70,14 +73,20 @@ def als(
     check_components(n_components, max(X.shape))
     rows, kind = mask_rows(X, mask)
     H = start.H if start is not None else _first(X, n_components, rows, kind, nonnegative, walk, rng)
+    penalty = penalty or Penalty()
+    ridge, graph = ridge + penalty.l2, neighbour_weights(penalty.graph, X.shape[0]) if penalty.smoothing > 0 else None
     W = np.zeros((X.shape[0], len(H)))
     losses: list[float] = []
     while len(losses) < walk.max_iter and not settled(losses, walk.tol):
         kept = H
-        W, sums = walk.over(_als_pass, X, W, rows, constants=(H, kind, ridge, nonnegative))
+        pull, own = _pulls(W, H, penalty, graph)
+        W, sums = walk.over(_als_pass, X, W, rows, pull, own, constants=(H, kind, ridge, nonnegative))
         cross, grams, loss = sums
-        losses.append(float(loss) + 0.5 * ridge * float((H**2).sum()))
-        H = solve_rows(grams, cross, ridge, nonnegative=nonnegative).T
+        rough = _roughness(W, graph)
+        losses.append(float(loss) + penalty.l1 * float(W.sum() + H.sum()) + 0.5 * ridge * float((H**2).sum()))
+        losses[-1] += 0.5 * penalty.smoothing * float((H**2).sum(axis=1) @ rough)
+        grams = grams + penalty.smoothing * np.diag(rough)
+        H = solve_rows(grams, cross - penalty.l1, ridge, nonnegative=nonnegative).T
     return Factorization(W, kept, np.minimum.accumulate(losses), settled(losses, walk.tol))
 
 
@@ -94,7 +103,25 @@ def masked_usages(
     X, walk = as_rows(X), walk or Walk()
     rows, kind = mask_rows(X, mask)
     W = np.zeros((X.shape[0], len(H)))
-    return walk.over(_als_pass, X, W, rows, constants=(H, kind, ridge, nonnegative))[0]
+    return walk.over(_als_pass, X, W, rows, W, W, constants=(H, kind, ridge, nonnegative))[0]
+
+
+def _pulls(W: np.ndarray, H: np.ndarray, penalty: Penalty, graph: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the linear terms and the diagonals that penalties add to every row's problem."""
+    linear = np.full(W.shape, -penalty.l1)
+    if graph is None:
+        return linear, np.zeros_like(W)
+    S, degree = graph
+    scale = penalty.smoothing * (H**2).sum(axis=1)
+    return linear + scale * (degree[:, None] * W + S @ W), 2 * degree[:, None] * scale
+
+
+def _roughness(W: np.ndarray, graph: Any) -> np.ndarray:
+    """Return `w_c' L w_c` of every component."""
+    if graph is None:
+        return np.zeros(W.shape[1])
+    S, degree = graph
+    return np.einsum("ic,ic->c", W, degree[:, None] * W - S @ W)
 
 
 def held_out_loss(X: Any, fit: Factorization, mask: Any, *, poisson: bool = False, walk: Walk | None = None) -> float:
@@ -114,14 +141,23 @@ def _first(X: Any, k: int, rows: Any, kind: Any, nonnegative: bool, walk: Walk, 
 
 
 def _als_pass(
-    block: Block, W: np.ndarray, rows: Any, H: np.ndarray, kind: Any, ridge: float, nonnegative: bool
+    block: Block,
+    W: np.ndarray,
+    rows: Any,
+    pull: np.ndarray,
+    own: np.ndarray,
+    H: np.ndarray,
+    kind: Any,
+    ridge: float,
+    nonnegative: bool,
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Solve the rows of W; return X'W, each column's Gram matrix over its observed rows, and the loss."""
     seen = observe(block, rows, kind)
     k, Ht = len(H), np.ascontiguousarray(H.T)
     B = times(seen.block, padded(Ht, np.float64))[:, :k]
     grams = H @ H.T if kind is None else _row_grams(seen, Ht)
-    W = solve_rows(grams, B, ridge, nonnegative=nonnegative)
+    heavier = grams if not own.any() else grams + own[:, :, None] * np.eye(k)
+    W = solve_rows(heavier, B + pull, ridge, nonnegative=nonnegative)
     fitted = W @ grams if kind is None else np.einsum("ic,icd->id", W, grams)
     squares = float((seen.block.data.astype(np.float64) ** 2).sum())
     loss = 0.5 * (squares - 2 * float((B * W).sum()) + float((fitted * W).sum()) + ridge * float((W**2).sum()))

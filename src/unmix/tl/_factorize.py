@@ -40,7 +40,7 @@ def factorize(
     l2: float = 0.0,
     graph: Any = None,
     smoothing: float = 1.0,
-    start: Literal["auto", "nndsvd", "random"] = "auto",
+    start: Literal["auto", "sample", "nndsvd", "nndsvda", "random"] = "auto",
     ranks: Sequence[int] | None = None,
     tol: float = 1e-5,
     max_iter: int = 500,
@@ -81,7 +81,8 @@ def factorize(
     smoothing
         Weight of the graph: 1 draws a row to its neighbours as much as to its data.
     start
-        For `"nmf"`: `"nndsvd"`, `"random"`, or `"auto"`.
+        For `"nmf"` without a mask: `"random"`; `"nndsvd"` (`"nndsvda"` without zeros); `"sample"`: the loadings of a
+        sample of the rows; `"auto"`: the last for many rows, `"nndsvd"` for few.
     ranks
         With `n_components="auto"`: the ranks to try.
     tol
@@ -185,8 +186,6 @@ def check_options(method: str, loss: str, mask: Any, graph: Any, l1: float, l2: 
         '`mask` needs method="als" or "nmf"': mask is not None and method == "svd",
         '`l1`, `l2` and `graph` need method="nmf"': method != "nmf" and bool(l1 or l2 or graph is not None),
         '`l2` and `graph` need loss="frobenius"': loss == "kl" and bool(l2 or graph is not None),
-        '`l1`, `l2` and `graph` do not go with a mask under loss="frobenius"': mask is not None
-        and loss == "frobenius" and bool(l1 or l2 or graph is not None),
         '`n_components="auto"` holds out entries; it does not go with method="svd", a mask or a graph': n_components
         == "auto" and (method == "svd" or mask is not None or graph is not None),
         "`l1`, `l2` must not be negative": l1 < 0 or l2 < 0,
@@ -255,7 +254,8 @@ def fit_model(X: Any, k: int, model: Model, walk: Walk, rng: Any) -> tuple[Facto
         fit = nmf(X, k, start=model.start, penalty=model.penalty, walk=walk, rng=rng)
     else:
         nonnegative = model.method == "nmf"
-        fit = als(X, k, mask=model.mask, nonnegative=nonnegative, ridge=model.ridge, walk=walk, rng=rng)
+        options: dict[str, Any] = {"ridge": model.ridge, "penalty": model.penalty, "walk": walk, "rng": rng}
+        fit = als(X, k, mask=model.mask, nonnegative=nonnegative, **options)
     warn_unsettled(fit.converged, fit.n_iter, f"factorize(method={model.method!r})")
     if model.method != "nmf":
         return ordered(fit), {}
