@@ -33,8 +33,7 @@ def explained(X: np.ndarray, W: np.ndarray, B: np.ndarray) -> float:
 
 
 def pcha(X, K, seed):
-    if not hasattr(np, "mat"):
-        np.asmatrix = np.asmatrix
+    vars(np).setdefault("mat", np.asmatrix)  # it needs what NumPy 2 removed
     from py_pcha import PCHA
 
     np.random.seed(seed)  # noqa: NPY002
@@ -69,8 +68,8 @@ def compare(title: str, X: np.ndarray, K: int, methods: dict, n_seeds: int = 3) 
                 W, B = method(X, K, seed)
                 seconds.append(time.process_time() - start)
                 variance.append(explained(X, W, B))
-        except ImportError:
-            rows[name] = {"CPU s": np.nan}
+        except ImportError as error:
+            rows[f"{name} (not installed: {error.name})"] = {"CPU s": np.nan}
             continue
         rows[name] = {"CPU s": np.median(seconds), "best EV": max(variance), "median EV": np.median(variance)}
     table = pd.DataFrame(rows).T
@@ -112,7 +111,10 @@ def main() -> None:
     if "small" in chosen:
         compare("2,000 x 30, K=8", problem(2000, 8), 8, {"unmix": ours(1), "py_pcha": pcha, "partipy": partipy})
     if "restarts" in chosen:
-        compare("2,000 x 30, K=12, ours best of 10", problem(2000, 12), 12, {"unmix x 10": ours(10), "py_pcha": pcha})
+        compare(
+            "2,000 x 30, K=12; ten restarts beside one fit each", problem(2000, 12), 12,
+            {"unmix x 10": ours(10), "py_pcha": pcha, "partipy": partipy}, 10,
+        )  # fmt: skip
     if "large" in chosen:
         compare(
             "20,000 x 30, K=10", problem(20_000, 10), 10, {"unmix": ours(1), "py_pcha": pcha, "partipy": partipy}, 1

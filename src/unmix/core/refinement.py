@@ -63,10 +63,10 @@ def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds
 def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Return the activity of every set in every row of linear expression: 0 at its background.
 
-    What lies above the background is 1 on average. Genes are divided by the root of their mean, which makes Poisson noise equal, and those of several sets count less
-    by the square of their number. The background of a set is its lowest mean among communities (`member`, n_obs x K):
-    where another archetype rules, the type is least there. Activities below it stay negative: cut at zero, the noise
-    of absent types would add up to a share.
+    What lies above the background is 1 on average. Genes are divided by the root of their mean, which makes Poisson
+    noise equal, and those of several sets count less by the square of their number. The background of a set is its
+    lowest mean among communities (`member`, n_obs x K): where another archetype rules, the type is least there.
+    Activities below it stay negative: cut at zero, the noise of absent types would add up to a share.
     """
     mean = np.asarray(Y.mean(axis=0)).ravel()
     shared = np.maximum((sets > 0).sum(axis=1), 1)

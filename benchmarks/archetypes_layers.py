@@ -1,0 +1,99 @@
+"""Layers of an olfactory bulb without labels: archetypes beside k-means and Leiden on the same components.
+
+Run:  python benchmarks/archetypes_layers.py
+Data: `st_mob_rep11` (Stahl et al., Science 353, 2016), five annotated layers. Agreement is the adjusted Rand index over
+annotated spots. Leiden at its default resolution, and at the one that gives five clusters; k-means with five, median of
+ten seeds. The markers sought are those that the literature names for a layer:
+mitral cells: Tbx21, Reln (Faedo et al., Dev. Dyn. 2002; Pesold et al., PNAS 1998); glomerular layer: Th, Calb2
+(Kosaka et al., Neurosci. Res. 1995); nerve layer: Plp1, Apod, Npy (ensheathing glia; Ubink et al., Glia 2003);
+granule cells: Meis2, Synpr, Penk (Allen et al., J. Neurosci. 2007; Merkle et al., Nat. Neurosci. 2014);
+outer plexiform layer: Slc17a7, Nrsn1 (projection neurons' dendrites; Stahl et al., 2016).
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy import sparse
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+import unmix as um
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "st_mob_rep11"
+PUBLISHED = {
+    "1: Granular Cell Layer": ["Meis2", "Synpr", "Penk"],
+    "2: Mitral Cell Layer": ["Tbx21", "Reln"],
+    "3: Outer Plexiform Layer": ["Slc17a7", "Nrsn1"],
+    "4: Glomerular Layer": ["Th", "Calb2"],
+    "5: Olfactory Nerve Layer": ["Plp1", "Apod", "Npy"],
+}
+
+
+def components(spots: ad.AnnData, how: dict) -> np.ndarray:
+    """Return the rows in the space that the archetypes were fitted in."""
+    counts = sparse.csr_array(spots.X).astype(float)
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    scaled = counts[:, spots.var_names.get_indexer(how["genes"])]
+    scaled.data = np.log1p(scaled.data * np.repeat(how["target"] / totals, np.diff(scaled.indptr)))
+    return scaled @ how["loadings"] - how["mean"] @ how["loadings"]
+
+
+def leiden(X: np.ndarray, resolution: float) -> np.ndarray:
+    cells = ad.AnnData(np.zeros((len(X), 1), dtype=np.float32), obsm={"X_pca": X})
+    sc.pp.neighbors(cells, use_rep="X_pca", random_state=0)
+    sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=-1, random_state=0)
+    return cells.obs["leiden"].to_numpy().astype(int)
+
+
+def compare(spots: ad.AnnData, title: str) -> None:
+    layer = spots.obs["layer"].astype(str).to_numpy()
+    known = np.isin(layer, list(PUBLISHED))
+
+    def agreement(labels: np.ndarray) -> float:
+        return float(adjusted_rand_score(layer[known], labels[known]))
+
+    um.tl.starfysh_archetypes(spots, resolution=None)
+    W = um.get.archetypes(spots).to_numpy()
+    X = components(spots, spots.uns["archetypes"]["reduction"])
+    rows = {f"archetypes, auto ({W.shape[1]})": agreement(W.argmax(axis=1))}
+    for K in (5, 8):
+        found = um.tl.starfysh_archetypes(spots, K, resolution=None, copy=True)
+        rows[f"archetypes, {K}"] = agreement(um.get.archetypes(found).to_numpy().argmax(axis=1))
+    means = [agreement(KMeans(5, n_init=10, random_state=seed).fit_predict(X)) for seed in range(10)]
+    rows["k-means, 5"] = float(np.median(means))
+    rows["Leiden, resolution 1"] = agreement(leiden(X, 1.0))
+    five = next((c for r in np.arange(0.2, 2.0, 0.1) if (c := leiden(X, r)).max() == 4), None)
+    rows["Leiden, 5 clusters"] = np.nan if five is None else agreement(five)
+    table = pd.Series(rows).round(3).to_string()
+    sys.stdout.write(f"\n{title}: {spots.n_obs} spots, {X.shape[1]} components\n{table}\n")
+
+
+def layer_markers(spots: ad.AnnData) -> None:
+    """Print which published markers of a layer are among those of the archetype that lies most in it."""
+    W, layer = um.get.archetypes(spots), spots.obs["layer"].astype(str).to_numpy()
+    for name, genes in PUBLISHED.items():
+        rise = W[layer == name].mean() - W[layer != name].mean()
+        best = um.get.markers(spots, group=rise.idxmax(), max_q=0.01, min_log_fold_change=0.5)["gene"].astype(str)
+        found = [f"{gene} (rank {list(best).index(gene) + 1})" for gene in genes if gene in set(best)]
+        text = ", ".join(found) or "none"
+        sys.stdout.write(f"{name:26s} {rise.idxmax():13s} {text}; best: {', '.join(best[:6])}\n")
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    if not FOLDER.is_dir():
+        sys.stdout.write("the data is not here\n")
+        return
+    spots = ad.read_h5ad(FOLDER / "spatial.h5ad")
+    compare(spots, "all spots")
+    layer_markers(spots)
+    compare(spots[np.asarray(spots.X.sum(axis=1)).ravel() >= 100].copy(), "without the two empty spots")
+
+
+if __name__ == "__main__":
+    main()
