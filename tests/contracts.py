@@ -62,6 +62,7 @@ def cells() -> AnnData:
     names = np.asarray(profiles().columns, dtype=object)[labels]
     names[5] = np.nan
     adata.obs["cell_type"] = pd.Categorical(names)
+    adata.obs["donor"] = pd.Categorical(np.arange(30) % 2)
     return adata
 
 
@@ -79,6 +80,25 @@ def _deconvolve(method: str, **more: Any) -> Case:
     return Case(
         um.tl.deconvolve, counts, lambda: {"reference": profiles(), "method": method, "n_perms": 5, **more}, slots
     )
+
+
+def _deconvolve_with_all() -> Case:
+    """Return the count model with every option that adds slots."""
+    slots = {f"obs['deconvolve_{ending}']" for ending in ("correlation", "rmse", "status", "unknown", "misfit")}
+    slots |= {"obsm['deconvolve']", "obsm['deconvolve_se']", "obsm['deconvolve_detection']", "obsm['deconvolve_cells']"}
+    slots |= {"obs['deconvolve_unexplained']", "varm['deconvolve_signature']", "uns['deconvolve']"}
+    options = {"groupby": "cell_type", "batch_key": "donor", "unknown": True, "smoothing": "auto"}
+    return Case(
+        um.tl.deconvolve, on_a_chain, lambda: {"reference": cells(), "cells_per_spot": "n_cells", **options}, slots
+    )
+
+
+def on_a_chain() -> AnnData:
+    """Return the forty spots with neighbours and numbers of cells."""
+    spots = counts()
+    spots.obsp["spatial_connectivities"] = neighbours()
+    spots.obs["n_cells"] = np.arange(40) % 5 + 1
+    return spots
 
 
 def neighbours() -> sparse.csr_matrix:
@@ -160,6 +180,7 @@ TOOLS = {
             "uns['signatures']",
         },
     ),
+    "deconvolve-auto": _deconvolve_with_all(),
     "deconvolve-poisson": _deconvolve("poisson"),
     "deconvolve-nnls": _deconvolve("nnls"),
     "deconvolve-simplex": _deconvolve("simplex"),

@@ -92,7 +92,7 @@ def test_slots_are_those_of_the_docstring(case):
 def test_same_numbers_from_every_container_in_memory(case, container, expected):
     adata = case.data()
     if container == "view":
-        wide = ad.concat([adata, adata[:3]], index_unique="-")
+        wide = ad.concat([adata, adata[:3]], index_unique="-", pairwise=True)
         wide.obs[adata.obs.columns] = pd.concat([adata.obs, adata.obs[:3]]).to_numpy()
         view = wide[: adata.n_obs]
         assert view.is_view

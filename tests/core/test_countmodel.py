@@ -4,7 +4,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from unmix.core import countmodel
-from unmix.core.countmodel import keep_informative
+from unmix.core.countmodel_shared import keep_informative
 
 
 def simulate(seed=0, N=120, G=600, K=5, depth=3000.0, tau=0.0, phi=0.0):

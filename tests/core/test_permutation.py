@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from unmix.core.cibersort import cibersort
-from unmix.core.permutation import null_correlations, null_mixtures, p_values
+from unmix.core.permutation import null_correlations, null_mixtures, p_values, tail_p_values
 
 
 def test_draws_are_without_replacement_and_uniform_over_genes():
@@ -59,3 +59,33 @@ def test_any_fit_can_be_calibrated_and_the_seed_decides():
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
     assert abs(one.mean()) < 0.05
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.3])
+def test_the_tail_goes_on_where_permutations_end_and_is_on_the_safe_side(scale):
+    random = np.random.default_rng(0)
+    null = np.tanh(random.normal(0, scale, 2000))
+    far = scale * np.array([3.5, 4.0, 4.5])
+    p = tail_p_values(np.tanh(far), null)
+    exact = stats.norm.sf([3.5, 4.0, 4.5])
+    assert (p > exact / 2).all()
+    assert p[-1] < 1 / 4000
+    assert (np.diff(p) < 0).all()
+    near = np.tanh(scale * np.array([0.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(tail_p_values(near, null), p_values(near, null))
+
+
+def test_tailed_p_is_uniform_under_the_null_and_never_zero():
+    random = np.random.default_rng(1)
+    p = np.concatenate([tail_p_values(random.normal(0, 0.1, 50), random.normal(0, 0.1, 400)) for _ in range(100)])
+    for level in (0.1, 0.05):
+        assert (p <= level).mean() == pytest.approx(level, rel=0.25)
+    for level in (0.01, 0.002):
+        assert (p <= level).mean() <= 1.5 * level
+    assert stats.kstest(p, "uniform").statistic < 0.04
+    assert p.min() > 0
+
+
+def test_few_permutations_have_no_tail():
+    null = np.random.default_rng(2).normal(0, 0.1, 50)
+    assert tail_p_values(np.array([0.9]), null)[0] == pytest.approx(1 / 51)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import sparse
 
 import unmix as um
 
@@ -42,3 +43,81 @@ def test_detected_types_are_there(fitted):
     spots, _ = fitted
     there = spots.obsm["truth_proportions"].to_numpy() > 0
     assert there[spots.obsm["deconvolve_detection"].to_numpy() > 0.99].mean() > 0.9
+
+
+def test_a_type_that_the_reference_lacks_becomes_unknown():
+    spots, reference = um.datasets.simulate_spots(150, 400, 6, missing_type="type_2", depth=4000.0, rng=2)
+    um.tl.deconvolve(spots, reference, groupby="cell_type", unknown=True)
+    truth = spots.obsm["truth_proportions"]["type_2"]
+    assert np.corrcoef(spots.obs["deconvolve_unknown"], truth)[0, 1] > 0.9
+    np.testing.assert_allclose(spots.obsm["deconvolve"].sum(axis=1), 1.0)
+    assert list(spots.uns["deconvolve"]["names"])[-1] == "unknown"
+    assert "unknown" in um.get.proportions(spots, as_rna=True)
+
+
+def test_no_unknown_type_where_the_reference_is_complete(fitted):
+    spots, reference = fitted
+    out = um.tl.deconvolve(spots, reference, groupby="cell_type", unknown=True, copy=True)
+    assert (out.obs["deconvolve_unknown"] == 0).all()
+    np.testing.assert_array_equal(out.obsm["deconvolve"], spots.obsm["deconvolve"])
+
+
+def test_donors_told_apart_are_no_platform():
+    spots, reference = um.datasets.simulate_spots(150, 500, 8, n_donors=4, donor_sd=0.3, rng=0)
+    truth = spots.obsm["truth_proportions"]
+    errors = []
+    for batch_key in (None, "donor"):
+        um.tl.deconvolve(spots, reference, groupby="cell_type", batch_key=batch_key)
+        errors.append(um.metrics.evaluate(spots.obsm["deconvolve"], truth)["rmse"])
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_smoothing_is_chosen_where_there_is_a_graph():
+    spots, reference = um.datasets.simulate_spots(200, 300, 5, depth=150.0, smoothness=6.0, rng=3)
+    distance = np.linalg.norm(spots.obsm["spatial"][:, None] - spots.obsm["spatial"], axis=2)
+    step = np.sort(distance, axis=1)[:, 1].min()
+    spots.obsp["spatial_connectivities"] = sparse.csr_matrix(((distance < 1.5 * step) & (distance > 0)).astype(float))
+    truth = spots.obsm["truth_proportions"]
+    errors = []
+    for smoothing in (None, "auto"):
+        um.tl.deconvolve(spots, reference, groupby="cell_type", smoothing=smoothing)
+        errors.append(um.metrics.evaluate(spots.obsm["deconvolve"], truth)["rmse"])
+    assert list(spots.uns["deconvolve"]["smoothing_curve"].columns) == ["strength", "neighbours", "others"]
+    assert errors[1] < errors[0]
+
+
+def test_numbers_of_cells_follow_from_the_cells_of_a_spot(fitted):
+    spots, reference = fitted
+    out = um.tl.deconvolve(spots, reference, groupby="cell_type", cells_per_spot="n_cells", copy=True)
+    np.testing.assert_allclose(out.obsm["deconvolve_cells"].sum(axis=1), spots.obs["n_cells"])
+    np.testing.assert_array_equal(out.obsm["deconvolve"], spots.obsm["deconvolve"])
+
+
+def test_the_test_of_the_fit_holds_its_level_and_finds_what_does_not_fit(fitted):
+    spots, reference = fitted
+    assert (spots.obs["deconvolve_misfit"] < 0.05).mean() < 0.1
+    odd = spots.copy()
+    X = odd.X.toarray()
+    X[:10] = np.random.default_rng(0).permuted(X[:10], axis=1)
+    odd.X = sparse.csr_matrix(X)
+    um.tl.deconvolve(odd, reference, groupby="cell_type")
+    found = (odd.obs["deconvolve_misfit"] < 0.001).to_numpy()
+    assert found[:10].all()
+    assert found[10:].mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"smoothing": "auto"}, "spatial_neighbors"),
+        ({"smoothing": -1.0}, "number >= 0"),
+        ({"method": "nnls", "unknown": True}, "method='auto'"),
+        ({"cells_per_spot": 0}, "positive"),
+        ({"batch_key": "who"}, "who"),
+        ({"cells_per_spot": "how_many"}, "how_many"),
+    ],
+)
+def test_what_cannot_be_is_refused(fitted, options, message):
+    spots, reference = fitted
+    with pytest.raises((ValueError, KeyError), match=message):
+        um.tl.deconvolve(spots, reference, groupby="cell_type", **options)

@@ -70,7 +70,7 @@ def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
     return Matrix(X, pd.Index(adata.var_names), pd.Index(adata.obs_names), where)
 
 
-def read_labels(adata: "AnnData", groupby: str) -> pd.Categorical:
+def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby") -> pd.Categorical:
     """Return a column of `obs` as a categorical of strings without unused categories; missing labels stay missing.
 
     Raises
@@ -81,7 +81,7 @@ def read_labels(adata: "AnnData", groupby: str) -> pd.Categorical:
         If every label is missing.
     """
     if groupby not in adata.obs:
-        msg = f"`groupby` {groupby!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."
+        msg = f"`{name}` {groupby!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."
         raise KeyError(msg)
     column = pd.Series(np.asarray(adata.obs[groupby], dtype=object))
     labels = pd.Categorical(column.where(column.isna(), column.astype(str)))

@@ -14,7 +14,9 @@ from unmix.core.signatures import (
     choose_markers,
     collinear_types,
     moments,
+    pool_moments,
     signatures_from_moments,
+    with_donors,
     with_wilcoxon,
 )
 
@@ -44,6 +46,8 @@ class Signature:
     n_cells: np.ndarray | None = None
     sizes: np.ndarray | None = None
     """Mean counts per cell of every type, where the reference is made of cells."""
+    between: np.ndarray | None = None
+    """Variance between donors of every gene, relative to the squared profile, where donors are told apart."""
 
     def take(self, genes: np.ndarray) -> "Signature":
         """Return the signature on some genes only, given by position or mask."""
@@ -53,6 +57,7 @@ class Signature:
             profiles=self.profiles[genes],
             is_marker=self.is_marker[genes],
             variances=None if self.variances is None else self.variances[genes],
+            between=None if self.between is None else self.between[genes],
         )
 
 
@@ -73,11 +78,12 @@ def reference_signatures(
     groupby: str,
     *,
     layer: str | None = None,
+    batch_key: str | None = None,
     test: str = "welch",
     min_cells: int = 10,
     n_jobs: int = 1,
 ) -> tuple[list[str], pd.Index, Signatures]:
-    """Compute the signatures of the labelled cells of `reference`.
+    """Compute the signatures of the labelled cells of `reference`, over the donors or batches of `batch_key` if it is given.
 
     Returns
     -------
@@ -99,9 +105,28 @@ def reference_signatures(
         msg = f"obs[{groupby!r}] of the reference must label cells of at least two types, found {names}."
         raise ValueError(msg)
     recoded = np.where(codes >= 0, np.searchsorted(present, codes), -1)
-    sums = moments(matrix.X, recoded, len(names), n_jobs=n_jobs)
-    found = signatures_from_moments(sums, min_cells=min_cells)
+    donors = np.zeros(len(recoded), dtype=np.int64) if batch_key is None else read_batches(reference, batch_key)
+    n_donors = int(donors.max()) + 1
+    groups = np.where(recoded >= 0, recoded * n_donors + donors, -1)
+    sums = moments(matrix.X, groups, len(names) * n_donors, n_jobs=n_jobs)
+    found = signatures_from_moments(pool_moments(sums, len(names)), min_cells=min_cells)
+    found = found if batch_key is None else with_donors(found, sums)
     return names, matrix.var_names, with_wilcoxon(found, matrix.X, recoded) if test == "wilcoxon" else found
+
+
+def read_batches(adata: "AnnData", batch_key: str) -> np.ndarray:
+    """Return the number of every cell's donor or batch, shape (N,).
+
+    Raises
+    ------
+    ValueError
+        If a cell has none.
+    """
+    codes = np.asarray(read_labels(adata, batch_key, name="batch_key").codes, dtype=np.int64)
+    if (codes < 0).any():
+        msg = f"obs[{batch_key!r}] must name a batch for every cell, {int((codes < 0).sum())} have none."
+        raise ValueError(msg)
+    return codes
 
 
 def check_n_markers(n_markers: tuple[int, int]) -> None:
@@ -127,6 +152,7 @@ def read_signature(
     groupby: str | None,
     *,
     layer: str | None = None,
+    batch_key: str | None = None,
     n_markers: tuple[int, int] = (50, 150),
     max_q: float = 0.01,
     min_cells: int = 10,
@@ -145,6 +171,9 @@ def read_signature(
         if groupby is not None:
             msg = "`groupby` names labels of cells; it must be None where the reference is a genes x types DataFrame."
             raise ValueError(msg)
+        if batch_key is not None:
+            msg = "`batch_key` names the donors of cells; it must be None where the reference is a DataFrame."
+            raise ValueError(msg)
         return _signature_of_table(reference)
     from anndata import AnnData
 
@@ -154,13 +183,16 @@ def read_signature(
     if groupby is None:
         msg = f"`groupby` must name the column of cell types in the reference's `obs`: {list(reference.obs.columns)}."
         raise ValueError(msg)
-    names, genes, found = reference_signatures(reference, groupby, layer=layer, min_cells=min_cells, n_jobs=n_jobs)
+    names, genes, found = reference_signatures(
+        reference, groupby, layer=layer, batch_key=batch_key, min_cells=min_cells, n_jobs=n_jobs
+    )
     warn_few_cells(names, found)
     choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=n_markers, max_q=max_q)
     is_marker = np.zeros(found.profiles.shape, dtype=bool)
     for k, markers in enumerate(choice.markers):
         is_marker[markers, k] = True
-    return Signature(genes, names, found.profiles, is_marker, found.variances, found.n_cells, found.sizes)
+    known = (found.variances, found.n_cells, found.sizes, found.between)
+    return Signature(genes, names, found.profiles, is_marker, *known)
 
 
 def _signature_of_table(table: pd.DataFrame) -> Signature:

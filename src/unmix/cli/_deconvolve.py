@@ -6,8 +6,6 @@ from typing import Literal
 
 from unmix.cli._files import check_outputs, read_data, read_reference, replacing, write_table
 
-Method = Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
-
 
 def deconvolve(
     spots: Path,
@@ -15,7 +13,10 @@ def deconvolve(
     reference: Path,
     out: Path,
     groupby: str | None = None,
-    method: Method = "auto",
+    method: Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"] = "auto",
+    batch_key: str | None = None,
+    unknown: bool = False,
+    smooth: bool = False,
     layer: str | None = None,
     reference_layer: str | None = None,
     genes: Literal["markers", "all"] | None = None,
@@ -43,6 +44,13 @@ def deconvolve(
     method
         How to fit: a count model that estimates the platform effect (auto), likelihood of counts, least squares, or
         nu-SVR (CIBERSORT).
+    batch_key
+        Column of the reference with the donor or batch of every cell.
+    unknown
+        Look for one type that the reference lacks.
+    smooth
+        Let spatial neighbours help, as far as counts held out say that they do; needs a graph in the file
+        (obsp/spatial_connectivities, as squidpy writes it).
     layer
         Layer of the spots with the counts.
     reference_layer
@@ -75,6 +83,9 @@ def deconvolve(
         cells,
         groupby=groupby,
         method=method,
+        batch_key=batch_key,
+        unknown=unknown,
+        smoothing="auto" if smooth else None,
         layer=layer,
         reference_layer=reference_layer,
         genes=genes,

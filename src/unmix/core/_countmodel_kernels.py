@@ -38,9 +38,11 @@ def _mean(A, w, m):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _log_lik(genes, y, A, w, phi, sums, m):  # type: ignore[no-untyped-def]
-    """Log-likelihood without terms free of w; leaves the means in m (only those of `genes` where phi is 0)."""
+def _log_lik(genes, y, A, w, phi, sums, target, precision, m):  # type: ignore[no-untyped-def]
+    """Log-likelihood without terms free of w, and the prior; leaves the means in m (where phi is 0 only of `genes`)."""
     value = 0.0
+    for k in range(w.size):
+        value -= 0.5 * precision[k] * (w[k] - target[k]) ** 2
     if phi == 0.0:
         for k in range(w.size):
             value -= sums[k] * w[k]
@@ -61,8 +63,8 @@ def _log_lik(genes, y, A, w, phi, sums, m):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _derivatives(genes, y, A, w, phi, sums, m, score, H):  # type: ignore[no-untyped-def]
-    """Score, and the information of the counts that are there; means are in m."""
+def _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H):  # type: ignore[no-untyped-def]
+    """Score, and the information of the counts that are there and of the prior; means are in m."""
     K = w.size
     score[:] = 0.0
     H[:] = 0.0
@@ -85,16 +87,17 @@ def _derivatives(genes, y, A, w, phi, sums, m, score, H):  # type: ignore[no-unt
     for k in range(K):
         for n in range(k):
             H[n, k] = H[k, n]
-        H[k, k] = H[k, k] * (1.0 + 1e-10) + 1e-14
+        H[k, k] = H[k, k] * (1.0 + 1e-10) + 1e-14 + precision[k]
+        score[k] -= precision[k] * (w[k] - target[k])
 
 
 @nb.njit(cache=True, nogil=True)
-def fit_spot(genes, y, A, phi, sums, w, m, score, H, max_iter):  # type: ignore[no-untyped-def]
+def fit_spot(genes, y, A, phi, sums, target, precision, w, m, score, H, max_iter):  # type: ignore[no-untyped-def]
     """Fit one spot in place of w; leaves means, score and H at the solution and returns the log-likelihood."""
-    value = _log_lik(genes, y, A, w, phi, sums, m)
+    value = _log_lik(genes, y, A, w, phi, sums, target, precision, m)
     b = np.empty(w.size)
     for _ in range(max_iter):
-        _derivatives(genes, y, A, w, phi, sums, m, score, H)
+        _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H)
         b[:] = score + H @ w
         x = w.copy()
         _nonnegative_step(H, b, x)
@@ -104,7 +107,7 @@ def fit_spot(genes, y, A, phi, sums, w, m, score, H, max_iter):  # type: ignore[
             break
         step, new = 1.0, value
         while step > 1e-6:
-            new = _log_lik(genes, y, A, w + step * direction, phi, sums, m)
+            new = _log_lik(genes, y, A, w + step * direction, phi, sums, target, precision, m)
             if new >= value + 1e-4 * step * gain:
                 break
             step *= 0.5
@@ -112,14 +115,14 @@ def fit_spot(genes, y, A, phi, sums, w, m, score, H, max_iter):  # type: ignore[
             break
         w += step * direction
         value = new
-    value = _log_lik(genes, y, A, w, phi, sums, m)
-    _derivatives(genes, y, A, w, phi, sums, m, score, H)
+    value = _log_lik(genes, y, A, w, phi, sums, target, precision, m)
+    _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H)
     return value
 
 
 @nb.njit(cache=True, nogil=True)
-def fit_rows(indptr, genes, y, A, phi, W, max_iter):  # type: ignore[no-untyped-def]
-    """Fit every row of a CSR block from the start W.
+def _fit_rows(indptr, genes, y, A, phi, W, max_iter, target, precision):  # type: ignore[no-untyped-def]
+    """Fit every row of a CSR block from the start W, under a normal prior of w about `target`, both of shape (N, K).
 
     Returns W, log-likelihoods, information matrices (N, K, K), Pearson statistics and, summed over rows and weighted by
     1 / (1 + phi m), the counts and means of every gene, and the means without a weight.
@@ -131,7 +134,7 @@ def fit_rows(indptr, genes, y, A, phi, W, max_iter):  # type: ignore[no-untyped-
     observed, expected, means = np.zeros(G), np.zeros(G), np.zeros(G)
     for i in range(n):
         own, counts = genes[indptr[i] : indptr[i + 1]], y[indptr[i] : indptr[i + 1]]
-        value[i] = fit_spot(own, counts, A, phi, sums, W[i], m, score, H[i], max_iter)
+        value[i] = fit_spot(own, counts, A, phi, sums, target[i], precision[i], W[i], m, score, H[i], max_iter)
         _mean(A, W[i], m)
         pearson[i] = 0.0
         for g in range(G):
@@ -145,3 +148,31 @@ def fit_rows(indptr, genes, y, A, phi, W, max_iter):  # type: ignore[no-untyped-
             observed[own[j]] += omega * counts[j]
             pearson[i] += omega * (counts[j] - 2.0 * mj) * counts[j] / mj
     return W, value, H, pearson, observed, expected, means
+
+
+def fit_rows(indptr, genes, y, A, phi, W, max_iter, target=None, precision=None):  # type: ignore[no-untyped-def]
+    """Fit every row of a CSR block; without a prior where `target` and `precision` are not given."""
+    if target is None:
+        target = precision = np.zeros_like(W)
+    return _fit_rows(indptr, genes, y, A, phi, W, max_iter, target, precision)
+
+
+@nb.njit(cache=True, nogil=True)
+def column_counts(indptr, genes, y, A, phi, W):  # type: ignore[no-untyped-def]
+    """Return what falls to the last column of A: its share of every gene's counts, and the sum of its weights.
+
+    Both are weighted by 1 / (1 + phi m) and of shape (G,).
+    """
+    G, K = A.shape
+    counts, exposure, m = np.zeros(G), np.zeros(G), np.empty(G)
+    for i in range(W.shape[0]):
+        z = W[i, K - 1]
+        if z <= 0.0:
+            continue
+        _mean(A, W[i], m)
+        for g in range(G):
+            exposure[g] += z / (1.0 + phi * m[g])
+        for j in range(indptr[i], indptr[i + 1]):
+            g = genes[j]
+            counts[g] += y[j] * A[g, K - 1] * z / (m[g] * (1.0 + phi * m[g]))
+    return counts, exposure

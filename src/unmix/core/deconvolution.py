@@ -13,7 +13,7 @@ from scipy import sparse, stats
 from unmix.core.blocks import Block, map_rows, reduce_rows, take_rows
 from unmix.core.cibersort import Absolute, cibersort, cibersort_simplex, quantile_normalize
 from unmix.core.countmodel import CountModelResult, fit_count_model
-from unmix.core.permutation import null_mixtures, p_values
+from unmix.core.permutation import null_mixtures, tail_p_values
 from unmix.core.regression import RegressionResult, fit_least_squares, fit_poisson, least_squares_block
 
 Method = Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
@@ -24,7 +24,9 @@ STATUS = ("ok", "no counts", "no fit", "degenerate", "degenerate, fitted by pois
 OK, EMPTY, NO_FIT, DEGENERATE, REFITTED, NOT_CONVERGED = range(len(STATUS))
 
 POOL_ENTRIES = 2_000_000
-"""Entries of X that the null is drawn from, at most."""
+"""Entries of X that a stratum's null is drawn from, at most."""
+STRATUM_ROWS = 100
+MAX_STRATA = 10
 DENSE_ENTRIES = 200_000_000
 """Largest number of entries of X for which quantiles over all of X are taken."""
 
@@ -57,6 +59,15 @@ class Options:
     """Sampling variances of the signatures (G, K), for `"auto"`."""
     refit_degenerate: bool = False
     """Whether rows with a degenerate nu-SVR are fitted by Poisson likelihood."""
+    between: np.ndarray | None = None
+    """Relative variance between donors (G,), for `"auto"`."""
+    unknown: bool = False
+    """Whether `"auto"` looks for a type that the signatures lack."""
+    graph: sparse.csr_array | None = None
+    """Neighbour weights (N, N), for the smoothing of `"auto"`."""
+    smoothing: float | None = None
+    """Its strength; `None` to choose it by counts held out."""
+    rng: int | np.random.Generator | None = 0
 
 
 def fit(X: Any, S: np.ndarray, columns: np.ndarray, method: str, options: Options, *, n_jobs: int = 1) -> Deconvolution:
@@ -85,7 +96,7 @@ def fit(X: Any, S: np.ndarray, columns: np.ndarray, method: str, options: Option
            [nan, nan]])
     """
     if method == "auto":
-        return _from_count_model(fit_count_model(X, S, options.variances, columns=columns, n_jobs=n_jobs))
+        return _from_count_model(_fit_counts(X, S, columns, options, n_jobs))
     if method not in SVR_METHODS:
         return _from_regression(_regress(X, S, columns, method, options, n_jobs))
     if options.quantile_normalize:
@@ -94,6 +105,21 @@ def fit(X: Any, S: np.ndarray, columns: np.ndarray, method: str, options: Option
     constants = (S, columns, method == "nusvr_simplex", options.absolute, median)
     found = Deconvolution(*map_rows(_svr_block, X, constants=constants, n_jobs=n_jobs, desc=method))
     return _refit(found, X, S, columns, n_jobs) if options.refit_degenerate else found
+
+
+def _fit_counts(X: Any, S: np.ndarray, columns: np.ndarray, options: Options, n_jobs: int) -> CountModelResult:
+    return fit_count_model(
+        X,
+        S,
+        options.variances,
+        columns=columns,
+        between=options.between,
+        unknown=options.unknown,
+        graph=options.graph,
+        smoothing=options.smoothing,
+        rng=options.rng,
+        n_jobs=n_jobs,
+    )
 
 
 def _regress(
@@ -167,6 +193,16 @@ def _refit(found: Deconvolution, X: Any, S: np.ndarray, columns: np.ndarray, n_j
     return Deconvolution(weights, correlation, rmse, status)
 
 
+@dataclass(frozen=True)
+class Null:
+    """Correlations of fits to what has no structure."""
+
+    correlation: np.ndarray
+    """One row for every stratum of depth, shape (D, P)."""
+    stratum: np.ndarray
+    """Stratum of every row of the data, shape (N,)."""
+
+
 def fit_null(
     X: Any,
     S: np.ndarray,
@@ -175,31 +211,62 @@ def fit_null(
     options: Options,
     n_perms: int,
     rng: int | np.random.Generator | None,
-) -> np.ndarray:
-    """Return the correlations of `n_perms` rows without structure, drawn from pooled entries of X and fitted alike.
+) -> Null:
+    """Fit `n_perms` rows without structure for every stratum of depth, drawn from the stratum's own entries.
 
-    The pool is all of X's entries at `columns`, or those of as many rows, drawn at random, as have `POOL_ENTRIES` of them.
+    A stratum's pool is all of its entries at `columns`, or those of as many rows, drawn at random, as have `POOL_ENTRIES`.
     """
-    generator = np.random.default_rng(rng)
-    n_rows = int(min(X.shape[0], max(1, POOL_ENTRIES // len(columns))))
-    rows = np.sort(generator.choice(X.shape[0], n_rows, replace=False))
-    pool = _as_dense(take_rows(X, rows)[:, columns]).ravel()
-    values = pool[pool != 0]
-    mixtures = null_mixtures(values, len(columns), n_perms, n_zeros=pool.size - values.size, rng=generator)
-    plain = replace(options, absolute=False, quantile_normalize=False, refit_degenerate=False)
-    return fit(mixtures, S, np.arange(len(columns)), method, plain).correlation
+    totals = map_rows(_totals_at, X, constants=(columns,))
+    stratum = depth_strata(totals)
+    plain = replace(
+        options, absolute=False, quantile_normalize=False, refit_degenerate=False, unknown=False, graph=None
+    )
+    found = []
+    for number, generator in enumerate(np.random.default_rng(rng).spawn(int(stratum.max()) + 1)):
+        mixtures = _null_of(X, np.flatnonzero(stratum == number), columns, n_perms, generator)
+        found.append(fit(mixtures, S, np.arange(len(columns)), method, plain).correlation)
+    return Null(np.stack(found), stratum)
 
 
-def significance(correlation: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return p-values of correlations against a null, and their Benjamini-Hochberg q-values; NaN stays NaN.
+def depth_strata(totals: np.ndarray) -> np.ndarray:
+    """Return the stratum of every row: groups of similar totals, `STRATUM_ROWS` rows or more, at most `MAX_STRATA`.
 
     Examples
     --------
-    >>> p, q = significance(np.array([0.9, 0.0, np.nan]), np.array([0.1, 0.2, -0.1]))
+    >>> depth_strata(np.arange(200.0)).max(), depth_strata(np.arange(30.0)).max()
+    (np.int64(1), np.int64(0))
+    """
+    n = int(np.clip(len(totals) // STRATUM_ROWS, 1, MAX_STRATA))
+    edges = np.quantile(totals, np.arange(1, n) / n)
+    return np.unique(np.searchsorted(edges, totals, side="left"), return_inverse=True)[1]
+
+
+def _null_of(X: Any, rows: np.ndarray, columns: np.ndarray, n_perms: int, generator: np.random.Generator) -> np.ndarray:
+    n_rows = int(min(len(rows), max(1, POOL_ENTRIES // len(columns))))
+    chosen = np.sort(generator.choice(rows, n_rows, replace=False))
+    pool = _as_dense(take_rows(X, chosen)[:, columns]).ravel()
+    values = pool[pool != 0]
+    return null_mixtures(values, len(columns), n_perms, n_zeros=pool.size - values.size, rng=generator)
+
+
+def _totals_at(block: Block, columns: np.ndarray) -> np.ndarray:
+    return np.asarray(block[:, columns].sum(axis=1), dtype=np.float64).ravel()
+
+
+def significance(correlation: np.ndarray, null: Null) -> tuple[np.ndarray, np.ndarray]:
+    """Return p-values of correlations against their stratum's null, and their Benjamini-Hochberg q-values; NaN stays NaN.
+
+    Examples
+    --------
+    >>> null = Null(np.array([[0.1, 0.2, -0.1]]), np.zeros(3, dtype=int))
+    >>> p, q = significance(np.array([0.9, 0.0, np.nan]), null)
     >>> p, q
     (array([0.25, 0.75,  nan]), array([0.5 , 0.75,  nan]))
     """
-    p = p_values(correlation, null)
+    p = np.full(len(correlation), np.nan)
+    for number, values in enumerate(null.correlation):
+        rows = null.stratum == number
+        p[rows] = tail_p_values(correlation[rows], values)
     q = np.full_like(p, np.nan)
     known = ~np.isnan(p)
     if known.any():

@@ -7,10 +7,15 @@ serves every mixture, so that its cost does not depend on their number. Newman e
 from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import genpareto
 
 from unmix.core.cibersort import cibersort
 
 BATCH = 256
+MIN_NULL = 100
+MIN_ABOVE = 10
+MAX_TAIL = 250
+MAX_CORRELATION = 1 - 1e-15
 
 
 def null_mixtures(
@@ -138,3 +143,64 @@ def p_values(r: np.ndarray, null: np.ndarray) -> np.ndarray:
         return np.full(r.shape, np.nan)
     above = null.size - np.searchsorted(null, r, side="left")
     return np.where(np.isnan(r), np.nan, (1 + above) / (null.size + 1))
+
+
+def tail_p_values(r: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Return p-values that go on beyond 1 / (P + 1): the null's upper tail is that of a generalised Pareto distribution.
+
+    Where fewer than `MIN_ABOVE` of the null are above an observation, its p-value is the tail's share of the null times the
+    chance that the tail's distribution gives, fitted to the largest quarter of the null (at most `MAX_TAIL`) by L-moments on
+    Fisher's scale. The tail is taken to have no end, so that p stays above 0 and, for nulls of lighter tails, on the safe side.
+
+    Parameters
+    ----------
+    r
+        Correlations (N,); NaN stays NaN.
+    null
+        Correlations of the null (P,). With fewer than `MIN_NULL` there is no tail to fit, and :func:`p_values` is returned.
+
+    References
+    ----------
+    Knijnenburg, T. A. et al. (2009) Fewer permutations, more accurate P-values. Bioinformatics 25, i161.
+    Hosking, J. R. M. and Wallis, J. R. (1987) Parameter and quantile estimation for the generalized Pareto distribution.
+    Technometrics 29, 339.
+
+    Examples
+    --------
+    >>> null = np.tanh(np.random.default_rng(0).exponential(0.1, 1000))
+    >>> bool(1e-7 < tail_p_values(np.tanh([1.2]), null)[0] < 1e-4)
+    True
+    """
+    r = np.asarray(r, float)
+    p = p_values(r, null)
+    null = np.sort(null[~np.isnan(null)])
+    if null.size < MIN_NULL:
+        return p
+    n_tail = min(null.size // 4, MAX_TAIL)
+    scale = np.arctanh(np.clip(null, -1, MAX_CORRELATION))
+    threshold = (scale[-n_tail] + scale[-n_tail - 1]) / 2
+    shape, width = pareto_by_l_moments(scale[-n_tail:] - threshold)
+    far = np.searchsorted(-null[::-1], -r, side="right") < MIN_ABOVE
+    if width <= 0 or not far.any():
+        return p
+    beyond = np.arctanh(np.clip(r[far], -1, MAX_CORRELATION)) - threshold
+    p[far] = np.minimum(n_tail / null.size * genpareto.sf(beyond, shape, scale=width), MIN_ABOVE / null.size)
+    return p
+
+
+def pareto_by_l_moments(excess: np.ndarray) -> tuple[float, float]:
+    """Return the shape, at least 0, and the scale of a generalised Pareto distribution, by L-moments.
+
+    Examples
+    --------
+    >>> shape, scale = pareto_by_l_moments(np.random.default_rng(0).exponential(2.0, 20_000))
+    >>> round(shape, 1), round(scale, 1)
+    (0.0, 2.0)
+    """
+    y = np.sort(excess)
+    mean = float(y.mean())
+    second = float((y * (y.size - np.arange(1, y.size + 1))).sum() / (y.size * (y.size - 1)))
+    if mean - 2 * second <= 0:
+        return 0.0, mean
+    shape = 2 - mean / (mean - 2 * second)
+    return (shape, 2 * mean * second / (mean - 2 * second)) if shape > 0 else (0.0, mean)

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from unmix.core.blocks import Block, reduce_rows
-from unmix.core.countmodel import CountModel, CountModelResult
+from unmix.core.countmodel import CountModelResult
+from unmix.core.countmodel_shared import CountModel
 
 
 def pooled_estimator(model: CountModel) -> np.ndarray:
@@ -43,7 +44,8 @@ def cell_scatter(
 
     Returns
     -------
-    b of shape (K,), and Omega of shape (K, K, K), positive semi-definite.
+    b of shape (K,), and Omega of shape (K, K, K), positive semi-definite. A type without cells (the unknown one) gets the mean
+    of b, and no scatter.
     """
     L = pooled_estimator(model)
     count, first, second, noise = reduce_rows(
@@ -55,7 +57,8 @@ def cell_scatter(
     covariance = (second / n[:, None, None] - outer) * (n / np.maximum(n - 1, 1))[:, None, None]
     values, vectors = np.linalg.eigh(covariance - noise / n[:, None, None])
     scatter = np.einsum("kab,kb,kcb->kac", vectors, np.maximum(values, 0.0), vectors)
-    return np.maximum(np.einsum("kk->k", mean), 1e-300), scatter
+    own = np.maximum(np.einsum("kk->k", mean), 1e-300)
+    return np.where(count > 0, own, own[count > 0].mean()), scatter
 
 
 def _sums_of_block(block: Block, labels: np.ndarray, columns: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -71,7 +74,9 @@ def _sums_of_block(block: Block, labels: np.ndarray, columns: np.ndarray, L: np.
     return count, first, second, noise
 
 
-def add_scatter(found: CountModelResult, b: np.ndarray, Omega: np.ndarray, cells_per_spot: float) -> np.ndarray:
+def add_scatter(
+    found: CountModelResult, b: np.ndarray, Omega: np.ndarray, cells_per_spot: float | np.ndarray
+) -> np.ndarray:
     """Return the covariances of the weights with the scatter of `cells_per_spot` cells added, shape (N, K, K).
 
     Parameters
@@ -81,11 +86,11 @@ def add_scatter(found: CountModelResult, b: np.ndarray, Omega: np.ndarray, cells
     b, Omega
         From :func:`cell_scatter`.
     cells_per_spot
-        How many cells a spot holds on average.
+        How many cells a spot holds: on average, or every one of them, shape (N,).
     """
     W = np.nan_to_num(found.weights)
     cells = W / b
-    capture = cells.sum(axis=1) / cells_per_spot
+    capture = cells.sum(axis=1) / np.maximum(cells_per_spot, 1.0)
     added = np.einsum("ik,kab->iab", capture[:, None] * cells, Omega)
     free = W > 0
     return found.covariance + np.where(free[:, :, None] & free[:, None, :], added, 0.0)

@@ -11,7 +11,7 @@ marginal likelihood over all genes (as in adaptive shrinkage, Stephens 2017), so
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln, logsumexp, xlogy
 
 STRENGTHS = np.array([0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0])
 """Candidate strengths a, in effective counts at the gene's mean."""
@@ -95,12 +95,44 @@ def shrink_profiles(S: np.ndarray, V: np.ndarray) -> ShrunkProfiles:
     return ShrunkProfiles(mean, variance, E, weights)
 
 
+def shrink_one(
+    n: np.ndarray, E: np.ndarray, m: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shrink one more profile towards the genes' means, by strengths whose weights are known.
+
+    Parameters
+    ----------
+    n, E
+        Counts and exposure of every gene, shape (G,).
+    m
+        Means of the genes over the other types, shape (G,).
+    weights
+        Weights of `STRENGTHS`.
+
+    Returns
+    -------
+    Posterior mean and variance, and the share of the posterior mean's weight that is the data's, all of shape (G,).
+
+    Examples
+    --------
+    >>> mean, _, share = shrink_one(np.array([0.0, 90.0]), np.array([0.0, 10.0]), np.array([2.0, 2.0]), np.full(8, 1 / 8))
+    >>> mean.round(1), share.round(1)
+    (array([2. , 8.8]), array([0., 1.]))
+    """
+    columns, exposure, shares = n[:, None], E[:, None], np.empty((len(n), len(STRENGTHS)))
+    log_lik = _log_marginal(columns, exposure, m)
+    mean, variance = _posterior(columns, exposure, m, log_lik, weights)
+    for j, a in enumerate(STRENGTHS):
+        shares[:, j] = E / (E + a / m)
+    return mean[:, 0], variance[:, 0], (_responsibilities(log_lik, weights) * shares).sum(axis=1)
+
+
 def _log_marginal(n: np.ndarray, E: np.ndarray, m: np.ndarray) -> np.ndarray:
     """Log marginal (negative binomial) likelihood of every gene at every strength, shape (G, A)."""
     expected = E * m[:, None]
     columns = []
     for a in STRENGTHS:
-        log_p = gammaln(n + a) - gammaln(a) - a * np.log1p(expected / a) + n * np.log(expected / (a + expected))
+        log_p = gammaln(n + a) - gammaln(a) - a * np.log1p(expected / a) + xlogy(n, expected / (a + expected))
         columns.append(log_p.sum(axis=1))
     return np.stack(columns, axis=1)
 

@@ -4,7 +4,7 @@ Symbols: y_cg is the count of gene g in cell c, n_c = sum_g y_cg its depth, x_cg
 profile of type k is S_gk, the mean of `SCALE` x_cg over its n_k cells, with sampling variance V_gk.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numba as nb
@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse, stats
 
 from unmix.core.blocks import Block, iter_blocks, reduce_rows
+from unmix.core.donors import combine_donors
 from unmix.core.markers import rank_markers
 
 SCALE = 1e4
@@ -57,6 +58,8 @@ class Signatures:
     """Mean depth of a type's cells in counts, shape (K,)."""
     shrinkage: np.ndarray
     """Weight of the pooled mean in a type's profile, 0 for types with enough cells; shape (K,)."""
+    between: np.ndarray | None = None
+    """Variance between donors relative to the squared profile, shape (G,); `None` where donors were not told apart."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,33 @@ def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
         m.n_cells.astype(np.int64),
         m.depth / m.n_cells,
         weight,
+    )
+
+
+def pool_moments(m: Moments, n_types: int) -> Moments:
+    """Add up the sums of groups that are numbered type by type, the same number of groups for every type."""
+    return Moments(*(value.reshape(n_types, -1, *value.shape[1:]).sum(axis=1) for value in astuple(m)))
+
+
+def with_donors(signatures: Signatures, m: Moments) -> Signatures:
+    """Replace profiles and variances by those over donors, which count the donors' differences.
+
+    Parameters
+    ----------
+    signatures
+        What :func:`signatures_from_moments` made of all cells.
+    m
+        Sums over the cells of every type and donor, numbered type by type.
+    """
+    K = len(signatures.n_cells)
+    n = np.maximum(m.n_cells, 1.0)[:, None]
+    mean = SCALE * m.share / n
+    within = np.maximum(SCALE**2 * m.share_squared - n * mean**2, 0.0)
+    variance = _moderated_variances(mean, within, np.maximum(m.n_cells, 1.0)) / n
+    shape = (K, -1, mean.shape[1])
+    found = combine_donors(mean.reshape(shape), variance.reshape(shape), m.n_cells.reshape(K, -1) > 0)
+    return replace(
+        signatures, profiles=found.profiles.T.copy(), variances=found.variances.T.copy(), between=found.between
     )
 
 

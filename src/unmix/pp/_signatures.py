@@ -20,6 +20,7 @@ def signatures(
     groupby: str,
     *,
     layer: str | None = None,
+    batch_key: str | None = None,
     test: Literal["welch", "wilcoxon"] = "welch",
     n_markers: tuple[int, int] = (50, 150),
     max_q: float = 0.01,
@@ -44,6 +45,9 @@ def signatures(
         Column of `obs` with the cell type; cells without a label are left out.
     layer
         Layer with the counts; `None` for `X`.
+    batch_key
+        Column of `obs` with the donor or batch of every cell. Profiles then are means over donors, and their variances
+        count how far donors differ. `None` to take all cells for one donor's.
     test
         Test of a type against all other cells, on `log1p` of depth-normalised counts: Welch's t-test, in the same pass as
         the profiles, or Wilcoxon's rank-sum test with correction for ties, which gathers the cells into one sparse matrix.
@@ -79,9 +83,9 @@ def signatures(
     Raises
     ------
     KeyError
-        If `groupby` or `layer` does not exist.
+        If `groupby`, `batch_key` or `layer` does not exist.
     ValueError
-        If the matrix holds NaN or negative values, or fewer than two types have cells.
+        If the matrix holds NaN or negative values, fewer than two types have cells, or a cell has no batch.
 
     References
     ----------
@@ -101,7 +105,7 @@ def signatures(
     check_n_markers(n_markers)
     threads = settings.threads(n_jobs)
     names, genes, found = reference_signatures(
-        adata, groupby, layer=layer, test=test, min_cells=min_cells, n_jobs=threads
+        adata, groupby, layer=layer, batch_key=batch_key, test=test, min_cells=min_cells, n_jobs=threads
     )
     warn_few_cells(names, found)
     choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=n_markers, max_q=max_q)

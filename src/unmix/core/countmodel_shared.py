@@ -1,0 +1,276 @@
+"""What all spots share in the count model: shrunk profiles, platform factors, dispersion, and a type that may be missing.
+
+The symbols are those of :mod:`unmix.core.countmodel`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import gammaln
+
+from unmix.core._countmodel_kernels import fit_rows
+from unmix.core.blocks import Block, map_rows
+from unmix.core.platform import PooledFit, estimate_tau, face_inverse, newton_step, shared_covariance
+from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
+from unmix.core.unknown import find_unknown
+
+DISPERSIONS = np.array([0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
+INFORMATION = 0.99
+MIN_GENES = 2000
+"""To save time, genes beyond `MIN_GENES` and beyond this share of the information on the types are left out."""
+MAX_SPOTS = 500
+"""What spots share is estimated from at most so many spots, evenly spread over the rows."""
+N_STEPS = 4
+N_TURNS = 2
+UNKNOWN_SPOTS = 300
+"""The profile of an unknown type is found from at most so many spots."""
+MAX_ITER = 50
+
+
+@dataclass(frozen=True)
+class CountModel:
+    """Everything of the model that spots share; all arrays are on the genes kept."""
+
+    genes: np.ndarray
+    """Positions of the genes kept among those of the profiles, shape (G,)."""
+    columns: np.ndarray
+    """Their positions among the columns of X, shape (G,)."""
+    S: np.ndarray
+    """Shrunk profiles, shape (G, K)."""
+    V: np.ndarray
+    """Their posterior variances, shape (G, K)."""
+    scale: float
+    """What X is multiplied by to be counts: 1, or for TPM and the like one over the dispersion of their Poisson fit."""
+    log_p: np.ndarray
+    """Log platform factors, shape (G,)."""
+    tau: float
+    """Estimated sd of the log platform factors."""
+    dispersion: float
+    """phi."""
+    shared: np.ndarray
+    """Covariance of the column sums p'S that the factors' posterior leaves, shape (K, K)."""
+    observed: np.ndarray
+    """Counts of every gene over the spots used for estimation, shape (G,)."""
+    expected: np.ndarray
+    """Their means under the model, platform factors included, shape (G,)."""
+    chosen: dict[str, Any]
+    """What was chosen, and by what."""
+    unknown: bool = False
+    """Whether the last profile is of a type that the reference lacks."""
+
+
+def information_of_genes(S: np.ndarray) -> np.ndarray:
+    """Return what every gene says about differences between types: sum_k (S_gk - m_g)^2 / m_g, shape (G,).
+
+    Examples
+    --------
+    >>> information_of_genes(np.array([[1.0, 1.0], [2.0, 0.0]]))
+    array([0., 2.])
+    """
+    mean = S.mean(axis=1)
+    return ((S - mean[:, None]) ** 2).sum(axis=1) / np.where(mean > 0, mean, 1.0)
+
+
+def keep_informative(S: np.ndarray, share: float = INFORMATION, at_least: int = MIN_GENES) -> np.ndarray:
+    """Return the positions of the genes that hold `share` of the information, ascending, and of at least so many.
+
+    Examples
+    --------
+    >>> keep_informative(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 3.0]]))
+    array([1, 2])
+    """
+    information = information_of_genes(S)
+    order = np.argsort(-information, kind="stable")
+    total = np.cumsum(information[order])
+    n_genes = max(int(np.searchsorted(total, share * total[-1])) + 1, at_least)
+    return np.sort(order[:n_genes][information[order[:n_genes]] > 0])
+
+
+def estimate_model(
+    X: Any,
+    S: np.ndarray,
+    V: np.ndarray | None = None,
+    *,
+    columns: np.ndarray | None = None,
+    between: np.ndarray | None = None,
+    platform: bool | None = None,
+    dispersion: float | None = None,
+    unknown: bool = False,
+    n_jobs: int = 1,
+    block_rows: int | None = None,
+) -> CountModel:
+    """Estimate what the spots share: shrunk profiles, platform factors, dispersion, and the type that may be missing.
+
+    Parameters are those of :func:`unmix.core.countmodel.fit_count_model`.
+    """
+    platform = V is not None if platform is None else platform
+    dispersion = 0.0 if V is None and dispersion is None else dispersion
+    shrunk = _shrink(S, V, between)
+    genes = keep_informative(shrunk.mean)
+    S_kept, V_kept = shrunk.mean[genes], shrunk.variance[genes]
+    where = genes if columns is None else columns[genes]
+    sample = _sample(X, where, n_jobs=n_jobs, block_rows=block_rows)
+    scale = 1.0 if (sample.data == np.rint(sample.data)).all() else _scale_to_counts(sample, S_kept)
+    sample = sample * scale
+    state = _estimate_shared(sample, S_kept, V_kept, platform, dispersion)
+    if unknown:
+        S_kept, V_kept, state = _with_unknown(sample, S_kept, V_kept, state, shrunk.strengths, platform, dispersion)
+    state["chosen"]["genes"] = f"{len(genes)} of {S.shape[0]}, holding {INFORMATION:.0%} of the information on types"
+    why = "X holds counts" if scale == 1 else "one over the dispersion of the Poisson fit"
+    state["chosen"]["scale"] = f"{scale:.4g}: {why}"
+    return CountModel(genes=genes, columns=where, S=S_kept, V=V_kept, scale=scale, **state)
+
+
+def _shrink(S: np.ndarray, V: np.ndarray | None, between: np.ndarray | None) -> ShrunkProfiles:
+    """Shrink the profiles; the tissue is of one more donor, whose own differences the variances then hold too."""
+    if V is None:
+        return ShrunkProfiles(S, np.zeros_like(S), np.full(S.shape[1], np.inf), np.zeros_like(STRENGTHS))
+    shrunk = shrink_profiles(S, V)
+    extra = 0.0 if between is None else between[:, None] * shrunk.mean**2
+    return replace(shrunk, variance=shrunk.variance + extra)
+
+
+def _sample(X: Any, genes: np.ndarray, **walk: Any) -> sparse.csr_array:
+    """Gather at most `MAX_SPOTS` rows, evenly spread, those without counts left out."""
+    chosen = np.zeros(X.shape[0], dtype=bool)
+    chosen[np.linspace(0, X.shape[0] - 1, min(MAX_SPOTS, X.shape[0])).round().astype(int)] = True
+    sample = map_rows(rows_of, X, chosen, constants=(genes,), desc="sample of spots", **walk)
+    return sparse.csr_array(sample[sample.sum(axis=1) > 0])
+
+
+def _with_unknown(
+    Y: sparse.csr_array,
+    S: np.ndarray,
+    V: np.ndarray,
+    state: dict[str, Any],
+    strengths: np.ndarray,
+    platform: bool,
+    dispersion: float | None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Add the unknown type's profile where the likelihood asks for it, and estimate what depends on it again.
+
+    Factors were fitted without the type and have taken part of its genes for a platform effect, so the two take turns.
+    """
+    some = Y[np.linspace(0, Y.shape[0] - 1, min(UNKNOWN_SPOTS, Y.shape[0])).round().astype(int)]
+    verdict, S_all, V_all = "", S, V
+    for _ in range(N_TURNS):
+        p, phi = np.exp(state["log_p"]), state["dispersion"]
+        W = _pass(some, S, state["log_p"], phi, start(some, S))[0]
+        found = find_unknown(some, S, W, p, phi, strengths)
+        verdict = f"log-likelihood +{found.gain:.0f} for {found.n_parameters:.0f} parameters"
+        if not found.supported:
+            state["chosen"]["unknown"] = f"not supported: {verdict}"
+            return S, V, state | {"unknown": False}
+        S_all = np.column_stack([S, found.profile])
+        V_all = np.column_stack([V, found.variance])
+        state = _estimate_shared(Y, S_all, V_all, platform, dispersion)
+        if state["tau"] == 0:
+            break
+    state["chosen"]["unknown"] = f"supported: {verdict}"
+    return S_all, V_all, state | {"unknown": True}
+
+
+def _scale_to_counts(Y: sparse.csr_array, S: np.ndarray) -> float:
+    """Return one over the Pearson dispersion of the Poisson fit: a quasi-Poisson variance becomes a Poisson one."""
+    pearson = fit_rows(*csr_parts(Y), S, 0.0, start(Y, S), MAX_ITER)[3]
+    return 1 / max(float(pearson.sum()) / max(Y.shape[0] * (Y.shape[1] - S.shape[1]), 1), 1e-12)
+
+
+def rows_of(block: Block, chosen: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Return the chosen rows of a block on some genes, dense."""
+    part = block[chosen][:, genes]
+    return np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)
+
+
+def _estimate_shared(
+    Y: sparse.csr_array, S: np.ndarray, V: np.ndarray, platform: bool, dispersion: float | None
+) -> dict[str, Any]:
+    """Find the factors by joint Newton steps of the Poisson fit, then the dispersion by likelihood."""
+    W, log_p = start(Y, S), np.zeros(S.shape[0])
+    tau, prior = 0.0, np.full(S.shape[0], 1e-8)
+    for _ in range(N_STEPS if platform else 0):
+        W, pooled = _pass(Y, S, log_p, 0.0, W)
+        v = relative_variance(S, V, W.sum(axis=0))
+        tau = estimate_tau(pooled, log_p, v)
+        prior = np.full_like(v, tau**2)
+        pooled = pooled.tempered(v)
+        log_p = newton_step(pooled, S, log_p, prior)
+    W, pooled = _pass(Y, S, log_p, 0.0, W)
+    phi = choose_dispersion(Y, S * np.exp(log_p)[:, None], W) if dispersion is None else dispersion
+    W, pooled = _pass(Y, S, log_p, phi, W)
+    v = relative_variance(S, V, W.sum(axis=0))
+    shared = shared_covariance(pooled.tempered(v), S, log_p, prior)
+    observed, expected = np.asarray(Y.sum(axis=0)).ravel(), pooled.means
+    how = "not estimated" if dispersion is not None else "chosen by likelihood"
+    source = "from the scatter of high-count genes" if platform else "not estimated"
+    chosen = {"tau": f"{tau:.4g}, {source}", "dispersion": f"{phi:.4g}, {how}"}
+    return {
+        "log_p": log_p,
+        "tau": tau,
+        "dispersion": phi,
+        "shared": shared,
+        "observed": observed,
+        "expected": expected,
+        "chosen": chosen,
+    }
+
+
+def relative_variance(S: np.ndarray, V: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return the relative variance of every gene's pooled mean that the profiles' variances make, shape (G,).
+
+    Examples
+    --------
+    >>> relative_variance(np.array([[1.0, 3.0]]), np.array([[0.5, 0.5]]), np.array([1.0, 1.0]))
+    array([0.0625])
+    """
+    return V @ total**2 / np.maximum((S @ total) ** 2, 1e-300)
+
+
+def choose_dispersion(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray) -> float:
+    """Choose phi from `DISPERSIONS` by the likelihood of the refitted spots, walking up until it falls.
+
+    Parameters
+    ----------
+    Y
+        Counts, shape (N, G).
+    A
+        Profiles times platform factors, shape (G, K).
+    W
+        Start of the weights, shape (N, K).
+    """
+    best, best_value = 0.0, -np.inf
+    for phi in DISPERSIONS:
+        W, value, *_ = fit_rows(*csr_parts(Y), A, phi, W.copy(), 8)
+        total = float(value.sum()) + _constant(Y.data, float(phi))
+        if total <= best_value:
+            break
+        best, best_value = float(phi), total
+    return best
+
+
+def _constant(y: np.ndarray, phi: float) -> float:
+    """Log-likelihood terms that depend on phi and the counts alone."""
+    if phi == 0:
+        return 0.0
+    return float((gammaln(y + 1 / phi) - gammaln(1 / phi) + y * np.log(phi)).sum())
+
+
+def csr_parts(Y: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return indptr, indices and data as the kernels take them."""
+    return Y.indptr.astype(np.int64), Y.indices.astype(np.int64), Y.data.astype(np.float64)
+
+
+def start(Y: sparse.csr_array, S: np.ndarray) -> np.ndarray:
+    """Start every spot at equal shares of its counts."""
+    totals = np.asarray(Y.sum(axis=1), dtype=np.float64).ravel()
+    return totals[:, None] / S.shape[1] / np.maximum(S.sum(axis=0), 1e-300)
+
+
+def _pass(
+    Y: sparse.csr_array, S: np.ndarray, log_p: np.ndarray, phi: float, W: np.ndarray
+) -> tuple[np.ndarray, PooledFit]:
+    A = S * np.exp(log_p)[:, None]
+    W, _, H, _, observed, expected, means = fit_rows(*csr_parts(Y), A, phi, W.copy(), MAX_ITER)
+    return W, PooledFit(observed, expected, means, face_inverse(H, W).sum(axis=0))
