@@ -98,9 +98,9 @@ def shenorr() -> Case:
 def run(method: str, spots: ad.AnnData, reference: ad.AnnData | pd.DataFrame) -> ad.AnnData:
     groupby = None if isinstance(reference, pd.DataFrame) else "cell_type"
     name, *genes = method.split()
-    return um.tl.deconvolve(
-        spots, reference, groupby=groupby, method=name, genes=genes[0] if genes else None, n_jobs=1, copy=True
-    )
+    donors = "donor" if groupby and "donor" in reference.obs and reference.obs["donor"].nunique() > 1 else None
+    options = {"groupby": groupby, "batch_key": donors, "genes": genes[0] if genes else None}
+    return um.tl.deconvolve(spots, reference, method=name, n_jobs=1, copy=True, **options)
 
 
 def peers() -> dict[str, Callable[[ad.AnnData, ad.AnnData], pd.DataFrame]]:

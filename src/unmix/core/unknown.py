@@ -6,13 +6,15 @@ amount in spot i, so that the mean is m_ig = p_g (S w_i + u z_i)_g; m_g is a gen
 A column that is free to be anything is not a type: what fits the known types badly would go there, and adding known types to
 it would change nothing. A type is one of a population. The known types tell how much types differ in a gene
 (:mod:`unmix.core.shrinkage`), u_g = m_g r_g with r_g ~ Gamma(a, a), a of the mixture that the reference was shrunk by; u is its
-posterior mean given the spots. EM steps on u, stretched as long as the likelihood rises, take turns with the fit of all
-weights. The type is believed where the log-likelihood rises by more than the parameters spent (Akaike).
+posterior mean given the spots. EM steps on u, each longer than the last as long as the likelihood rises (Salakhutdinov and
+Roweis 2003), take turns with the fit of all weights. The type is believed where the log-likelihood rises by more than the
+parameters spent (Akaike).
 
-Reference: Akaike, H. (1974) A new look at the statistical model identification. IEEE Trans. Autom. Control 19, 716.
+References: Akaike, H. (1974) A new look at the statistical model identification. IEEE Trans. Autom. Control 19, 716.
+Salakhutdinov, R. and Roweis, S. (2003) Adaptive overrelaxed bound optimization methods. ICML 20, 664.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -25,8 +27,10 @@ N_FEELERS = 8
 MAX_STEPS = 80
 N_NEWTON = 3
 """Newton steps on the weights after every step on the profile."""
-STRETCH = 1.8
-TOLERANCE = 0.5
+GROWTH = 1.4
+MAX_STRETCH = 30.0
+"""A step that raised the likelihood makes the next one longer, by so much and up to here; one that did not is taken plainly."""
+TOLERANCE = 0.2
 """The steps end where the log-likelihood of the sample rises by less."""
 CLIP = 5.0
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -99,6 +103,7 @@ class _State:
     u: np.ndarray
     W: np.ndarray
     value: float
+    stretch: float = GROWTH
 
     @staticmethod
     def start(W: np.ndarray, u: np.ndarray) -> "_State":
@@ -129,8 +134,10 @@ class _Search:
     def step(self, state: _State) -> _State:
         """One step of EM, stretched if that raises the likelihood."""
         plain = self.posterior(state)[0]
-        far = self.fit(state.u * (plain / state.u) ** STRETCH, state.W)
-        return far if far.value > state.value else self.fit(plain, state.W)
+        far = self.fit(state.u * np.clip(plain / state.u, 1e-3, 1e3) ** state.stretch, state.W)
+        if far.value > state.value:
+            return replace(far, stretch=min(state.stretch * GROWTH, MAX_STRETCH))
+        return self.fit(plain, state.W)
 
     def run(self, state: _State, n_steps: int) -> _State:
         """Step until the likelihood has stopped rising; the prior may lower it by a little at first."""

@@ -1,0 +1,172 @@
+"""What tissue does to deconvolution, one difficulty at a time, and whether the default notices and holds.
+
+    python benchmarks/difficulties.py                  everything
+    python benchmarks/difficulties.py --only missing   a population is taken from the reference of pooled blood cells
+    python benchmarks/difficulties.py --only few       the signature of one type is made of three cells
+    python benchmarks/difficulties.py --only smooth    neighbours, in smooth tissue and in tissue that is not
+    python benchmarks/difficulties.py --only donors    the reference is of four donors, the tissue of a fifth
+    python benchmarks/difficulties.py --only levels    error bars, the test of the fit, and p-values under a true null
+
+Real cells are read from ../shared/data beside the project; without it the tables of simulated tissue are printed alone.
+"""
+
+import argparse
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+import unmix as um
+
+DATA = Path("../shared/data")
+
+
+def blood(seed: int, **options: float) -> tuple[ad.AnnData, ad.AnnData]:
+    """Pool half of the sorted blood cells; the other half is the reference."""
+    cells = ad.read_h5ad(DATA / "pbmc_facs/counts.h5ad")
+    cells.obs["cell_type"] = cells.obs["facs_population"]
+    reference, pool = um.datasets.split_cells(cells, "cell_type", rng=seed)
+    spots = um.datasets.pool_cells(pool, "cell_type", rng=seed, smoothness=2.0, depth=2000, shape=(20, 15), **options)
+    return spots, reference
+
+
+def missing() -> Iterator[dict]:
+    """Correlation of the unknown share with the population's, and how much of it other types take up."""
+    if not DATA.exists():
+        return
+    populations = ("CD14+ Monocyte", "CD19+ B", "CD34+", "CD56+ NK", "CD8+ Cytotoxic T", "none")
+    shared = [ad.read_h5ad(DATA / "pbmc_facs_spots" / name) for name in ("spots.h5ad", "reference.h5ad")]
+    for name, (spots, reference) in {"pool": blood(101, platform_sd=0.3), "pbmc_facs_spots": shared}.items():
+        for population in populations:
+            kept = reference[(reference.obs["cell_type"] != population).to_numpy()].copy()
+            yield {"tissue": name, "missing": population} | absorbed(spots, kept, population)
+
+
+def absorbed(spots: ad.AnnData, reference: ad.AnnData, population: str) -> dict:
+    row: dict = {}
+    for asked in (False, True):
+        um.tl.deconvolve(spots, reference, groupby="cell_type", unknown=asked)
+        found = spots.obsm["deconvolve"]
+        truth = spots.obsm["truth_proportions"].reindex(columns=found.columns, fill_value=0.0)
+        if population == "none":
+            row["largest slope" if asked else "without"] = np.nan
+            continue
+        share = spots.obsm["truth_proportions"][population.replace("/", "_")].to_numpy()
+        slopes = {name: np.polyfit(share, found[name] - truth[name], 1)[0] for name in found if name != "unknown"}
+        row["largest slope" if asked else "without"] = max(slopes.values())
+    unknown = spots.obs["deconvolve_unknown"].to_numpy()
+    row["mean"] = unknown.mean()
+    row["correlation"] = np.corrcoef(unknown, share)[0, 1] if population != "none" and unknown.any() else np.nan
+    return row | {"likelihood": spots.uns["deconvolve"]["chosen"]["unknown"]}
+
+
+def few() -> Iterator[dict]:
+    """RMSE of the type whose signature is made of 50 cells, or of 3."""
+    for seed in range(4):
+        for method in ("auto", "nnls", "poisson"):
+            row = {"seed": seed, "method": method}
+            for n in (50, 3):
+                cells = dict.fromkeys([f"type_{k}" for k in range(8)], 50) | {"type_1": n}
+                spots, reference = um.datasets.simulate_spots(150, 500, 8, cells_per_type=cells, rng=seed)
+                um.tl.deconvolve(spots, reference, groupby="cell_type", method=method)
+                error = spots.obsm["deconvolve"]["type_1"] - spots.obsm["truth_proportions"]["type_1"]
+                row[f"{n} cells"] = float(np.sqrt((error**2).mean()))
+            yield row | {"lost": row["3 cells"] - row["50 cells"]}
+
+
+def smooth() -> Iterator[dict]:
+    """RMSE without and with the smoothing that held-out genes choose."""
+    for smoothness in (3.0, 0.0):
+        for name, (spots, reference) in shallow(smoothness):
+            _, near = cKDTree(spots.obsm["spatial"]).query(spots.obsm["spatial"], 7)
+            rows = np.repeat(np.arange(spots.n_obs), 6)
+            graph = sparse.csr_matrix((np.ones(rows.size), (rows, near[:, 1:].ravel())), shape=(spots.n_obs,) * 2)
+            spots.obsp["spatial_connectivities"] = graph
+            row = {"tissue": name, "smoothness": smoothness}
+            for smoothing in (None, "auto"):
+                um.tl.deconvolve(spots, reference, groupby="cell_type", smoothing=smoothing)
+                score = um.metrics.evaluate(spots.obsm["deconvolve"], spots.obsm["truth_proportions"])
+                row |= {f"rmse {smoothing}": score["rmse"], f"aupr {smoothing}": score["aupr"]}
+            yield row | {"chosen": spots.uns["deconvolve"]["chosen"]["smoothing"]}
+
+
+def shallow(smoothness: float) -> Iterator[tuple[str, tuple[ad.AnnData, ad.AnnData]]]:
+    yield "simulated", um.datasets.simulate_spots(300, 400, 6, depth=300.0, smoothness=smoothness, rng=5)
+    for name in ("baron_pancreas_h1", "pbmc3k") if DATA.exists() else ():
+        cells = ad.read_h5ad(DATA / name / "counts.h5ad")
+        reference, pool = um.datasets.split_cells(cells, "cell_type", rng=5)
+        options = {"smoothness": smoothness, "depth": 600, "platform_sd": 0.3, "shape": (16, 16)}
+        yield name, (um.datasets.pool_cells(pool, "cell_type", rng=5, **options), reference)
+
+
+def donors() -> Iterator[dict]:
+    """RMSE with donors taken for one, and told apart."""
+    for seed in range(4):
+        for sd in (0.0, 0.3):
+            spots, reference = um.datasets.simulate_spots(150, 500, 8, n_donors=4, donor_sd=sd, rng=seed)
+            row: dict = {"seed": seed, "donor_sd": sd}
+            for label, options in {
+                "as one": {},
+                "apart": {"batch_key": "donor"},
+                "nnls": {"method": "nnls", "genes": "all"},
+                "poisson": {"method": "poisson"},
+            }.items():
+                um.tl.deconvolve(spots, reference, groupby="cell_type", **options)
+                truth = spots.obsm["truth_proportions"]
+                row[label] = um.metrics.evaluate(spots.obsm["deconvolve"], truth)["rmse"]
+            yield row
+
+
+def levels() -> Iterator[dict]:
+    """Coverage of 90% intervals, share of spots with a misfit below .05, and p-values below .05 under a true null."""
+    tissues: dict[str, tuple[ad.AnnData, ad.AnnData]] = {
+        "simulated": um.datasets.simulate_spots(200, 500, 8, rng=1),
+        "simulated, platform .5": um.datasets.simulate_spots(200, 500, 8, platform_sd=0.5, rng=1),
+        "simulated, 800 counts": um.datasets.simulate_spots(200, 500, 8, depth=800.0, rng=1),
+    }
+    if DATA.exists():
+        tissues |= {f"pbmc_facs, platform {sd}": blood(7, platform_sd=sd) for sd in (0.0, 0.5)}
+    for name, (spots, reference) in tissues.items():
+        um.tl.deconvolve(spots, reference, groupby="cell_type")
+        table, truth = spots.obsm["deconvolve"], spots.obsm["truth_proportions"]
+        coverage = um.metrics.coverage(table, spots.obsm["deconvolve_se"], truth[table.columns])
+        null = spots.copy()
+        null.X = sparse.csr_matrix(np.random.default_rng(0).permuted(spots.X.toarray(), axis=1))
+        um.tl.deconvolve(null, reference, groupby="cell_type", method="poisson", n_perms=500)
+        yield {
+            "tissue": name,
+            "coverage": float(np.nanmean(coverage)),
+            "misfit < .05": float((spots.obs["deconvolve_misfit"] < 0.05).mean()),
+            "null p < .05": float((null.obs["deconvolve_pval"] < 0.05).mean()),
+            "null p < .5": float((null.obs["deconvolve_pval"] < 0.5).mean()),
+        }
+
+
+TABLES: dict[str, Callable[[], Iterator[dict]]] = {
+    "missing": missing,
+    "few": few,
+    "smooth": smooth,
+    "donors": donors,
+    "levels": levels,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(TABLES))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    um.settings.progress = False
+    pd.set_option("display.width", 200, "display.max_columns", 30, "display.max_colwidth", 90)
+    for name, rows in TABLES.items():
+        if options.only in (None, name):
+            print(f"\n{name}: {rows.__doc__}\n{pd.DataFrame(rows()).round(4).to_string(index=False)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
