@@ -1,0 +1,153 @@
+"""Archetypes among each other: the plane with hull and anchors, the merge tree."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+
+from unmix._adata.stored import stored_entry
+from unmix.get import archetypes as get_archetypes
+from unmix.get._archetypes import TOOL
+from unmix.pl._canvas import finish, grid, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def archetype_simplex(
+    adata: AnnData,
+    *,
+    key: str = "archetypes",
+    ax: "Axes | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> "list[Axes]":
+    """Draw all observations, the archetypes, their hull and their anchors in the plane where archetypes differ most.
+
+    Parameters
+    ----------
+    adata
+        Object that :func:`unmix.tl.starfysh_archetypes` has written to.
+    key
+        The tool's `key_added`.
+    ax
+        Axes to draw in.
+    show
+        Whether to show the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, _ = um.datasets.pbmc_spots()
+    >>> um.tl.starfysh_archetypes(spots, 4, resolution=None)
+    >>> axes = um.pl.archetype_simplex(spots, show=False)
+    """
+    entry = stored_entry(adata, key, TOOL)
+    names = [str(n) for n in entry["names"]]
+    Z = np.asarray(entry["archetypes"], dtype=float)
+    plane = np.linalg.svd(Z - Z.mean(axis=0), full_matrices=False)[2][:2]
+    corners = _two_columns((Z - Z.mean(axis=0)) @ plane.T)
+    W = get_archetypes(adata, key=key).to_numpy()
+    rows = ~np.isnan(W).any(axis=1)
+    xy = W[rows] @ corners
+    panel = ax if ax is not None else grid(1, size=5)[1][0]
+    colours = palette(adata, key, len(names))
+    panel.scatter(xy[:, 0], xy[:, 1], s=8, c=[colours[k] for k in W[rows].argmax(axis=1)], alpha=0.5, linewidths=0)
+    _draw_hull(panel, corners)
+    anchors = entry["anchors"]
+    position = adata.obs_names.get_indexer(anchors.loc[anchors["weight"] > 0, "obs_name"].astype(str))
+    anchored = W[position[position >= 0]] @ corners
+    panel.scatter(anchored[:, 0], anchored[:, 1], s=40, facecolors="none", edgecolors="black", label="anchors")
+    for name, corner, colour in zip(names, corners, colours, strict=True):
+        panel.scatter(corner[0], corner[1], marker="^", s=90, color=colour, edgecolors="black")
+        panel.annotate(name, corner, textcoords="offset points", xytext=(6, 6), fontsize=8)
+    panel.set_xlabel("direction 1")
+    panel.set_ylabel("direction 2")
+    panel.set_title("Archetypes, hull and anchors", fontsize=10)
+    panel.legend(frameon=False, fontsize=8)
+    finish([panel], show=show, save=save)
+    return [panel]
+
+
+def _two_columns(xy: np.ndarray) -> np.ndarray:
+    return xy if xy.shape[1] == 2 else np.hstack([xy, np.zeros((len(xy), 2 - xy.shape[1]))])
+
+
+def _draw_hull(panel: "Axes", corners: np.ndarray) -> None:
+    """Draw the outline of the corners, if they span a plane."""
+    from scipy.spatial import ConvexHull
+
+    if len(corners) < 3 or np.linalg.matrix_rank(corners - corners[0], tol=1e-9) < 2:
+        panel.plot(*corners.T, color="#555555", lw=1)
+        return
+    outline = ConvexHull(corners).vertices
+    panel.plot(*corners[np.append(outline, outline[0])].T, color="#555555", lw=1)
+
+
+def archetype_tree(
+    adata: AnnData,
+    *,
+    key: str = "archetypes",
+    ax: "Axes | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> "list[Axes]":
+    """Draw the merge tree of the fitted archetypes; leaves carry the archetype they were merged into.
+
+    Parameters
+    ----------
+    adata
+        Object that :func:`unmix.tl.starfysh_archetypes` has written to.
+    key
+        The tool's `key_added`.
+    ax
+        Axes to draw in.
+    show
+        Whether to show the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    ValueError
+        If there is one archetype only.
+
+    Examples
+    --------
+    >>> import unmix as um
+    >>> spots, _ = um.datasets.pbmc_spots()
+    >>> um.tl.starfysh_archetypes(spots, 4, resolution=None)
+    >>> axes = um.pl.archetype_tree(spots, show=False)
+    """
+    from scipy.cluster.hierarchy import dendrogram
+
+    entry = stored_entry(adata, key, TOOL)
+    linkage = np.asarray(entry["linkage"], dtype=float)
+    if len(linkage) == 0:
+        msg = f"{key!r} holds one archetype; a tree needs two."
+        raise ValueError(msg)
+    labels = [str(entry["names"][g]) for g in np.asarray(entry["group"])]
+    panel = ax if ax is not None else grid(1, size=5)[1][0]
+    dendrogram(linkage, labels=labels, ax=panel, color_threshold=0, above_threshold_color="#333333", leaf_rotation=90)
+    panel.set_ylabel("height")
+    panel.set_title("Merge tree", fontsize=10)
+    finish([panel], show=show, save=save)
+    return [panel]
