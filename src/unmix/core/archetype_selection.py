@@ -33,7 +33,7 @@ def select_n_archetypes(
     *,
     n_splits: int = 6,
     n_restarts: int = 4,
-    max_rows: int = 2000,
+    max_rows: int = 1000,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
 ) -> Selection:
