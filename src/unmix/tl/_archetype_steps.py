@@ -21,6 +21,8 @@ from unmix.core.refinement import Thresholds, refine_sets
 MAX_PCS = 30
 N_TOP_GENES = 2000
 ROBUST_ROUNDS = 3
+MAX_ARCHETYPES = 20
+RANK_ROWS = 1500
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def mixing_rank(Y: sparse.csr_array, rng: np.random.Generator) -> int:
 
     Mixing is linear in counts, so that logarithms would bend the simplex and add dimensions. Genes are divided by the
     root of their mean, which makes Poisson noise equal. A few genes in bursts can hide all others then, and roots of
-    counts, which tame them, count as well: the larger rank holds.
+    counts, which tame them, count as well: the larger rank holds. 1,500 rows are enough.
     """
+    Y = Y[np.sort(rng.permutation(Y.shape[0])[:RANK_ROWS])] if Y.shape[0] > RANK_ROWS else Y
     mean = np.asarray(Y.mean(axis=0)).ravel()
     scale = np.divide(1.0, np.sqrt(mean), out=np.zeros_like(mean), where=mean > 0)
-    k = max(min(MAX_PCS, min(Y.shape) - 1), 1)
+    k = max(min(MAX_ARCHETYPES - 1, min(Y.shape) - 1), 1)
     ranks = []
     for stable in (sparse.csr_array(Y.multiply(scale[None, :])), Y.sqrt()):
         found = principal_components(stable, k, rng)
@@ -116,7 +119,7 @@ def choose_n(
         return n_archetypes, None
     if len(X) < 8:
         return min(2, len(X)), None
-    found = select_n_archetypes(X, range(2, max(min(reduced.rank + 1, 20), 2) + 1), rng=rng, n_jobs=n_jobs)
+    found = select_n_archetypes(X, range(2, max(min(reduced.rank + 1, MAX_ARCHETYPES), 2) + 1), rng=rng, n_jobs=n_jobs)
     return found.chosen, found
 
 
