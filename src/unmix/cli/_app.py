@@ -15,6 +15,7 @@ from unmix.cli._deconvolve import deconvolve
 from unmix.cli._demo import demo
 from unmix.cli._factorization import factorize, metagenes
 from unmix.cli._files import FileProblem
+from unmix.cli._info import info
 from unmix.cli._joint_nmf import joint_nmf
 
 app = cyclopts.App(
@@ -27,6 +28,7 @@ app.command(autoencoder)
 app.command(deconvolve)
 app.command(demo)
 app.command(factorize)
+app.command(info)
 app.command(metagenes)
 app.command(joint_nmf)
 app.command(zinb_ae)

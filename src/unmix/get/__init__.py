@@ -5,5 +5,6 @@ from unmix.get._enrichment import enrichment
 from unmix.get._joint import joint_loadings
 from unmix.get._loadings import loadings
 from unmix.get._proportions import proportions
+from unmix.get._results import results
 
-__all__ = ["archetypes", "enrichment", "joint_loadings", "loadings", "markers", "proportions"]
+__all__ = ["archetypes", "enrichment", "joint_loadings", "loadings", "markers", "proportions", "results"]

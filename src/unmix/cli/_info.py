@@ -1,0 +1,53 @@
+"""`unmix info`: what is inside a file."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmix.cli._files import read_data
+
+
+def info(file: Path, *, as_json: bool = False) -> None:
+    """Say what is in a file: its size, its matrices, and the results that unmix has left.
+
+    Parameters
+    ----------
+    file
+        .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+    as_json
+        Print one JSON object instead of lines.
+    """
+    adata = read_data(file)
+    from unmix import get
+
+    found = get.results(adata)
+    matrices = {"X": adata.X, **adata.layers} if adata.X is not None else dict(adata.layers)
+    told = {
+        "observations": adata.n_obs,
+        "genes": adata.n_vars,
+        "matrices": {str(name): _kind(matrix) for name, matrix in matrices.items()},
+        "obs": [str(name) for name in adata.obs],
+        "results": found.reset_index().to_dict("records"),
+    }
+    sys.stdout.write(json.dumps(told) + "\n" if as_json else _lines(told))
+
+
+def _kind(matrix: Any) -> str:
+    """Say how a matrix is stored, and whether it holds counts."""
+    values = np.asarray(getattr(matrix, "data", matrix) if hasattr(matrix, "nnz") else matrix)
+    whole = bool((values == np.rint(values)).all()) and bool((values >= 0).all())
+    share = f"{matrix.nnz / max(np.prod(matrix.shape), 1):.1%} non-zero, " if hasattr(matrix, "nnz") else "dense, "
+    return f"{share}{values.dtype}, {'counts' if whole else 'not counts'}"
+
+
+def _lines(told: dict) -> str:
+    lines = [f"{told['observations']} observations x {told['genes']} genes"]
+    lines += [f"  {name}: {kind}" for name, kind in told["matrices"].items()]
+    lines += [f"  obs: {', '.join(told['obs'])}"] if told["obs"] else []
+    lines += [] if told["results"] else ["no result of unmix"]
+    for row in told["results"]:
+        lines += [f"{row['key']}: tl.{row['tool']}, unmix {row['version']}", *(f"  {slot}" for slot in row["slots"])]
+    return "\n".join(lines) + "\n"
