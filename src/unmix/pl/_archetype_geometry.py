@@ -72,7 +72,8 @@ def archetype_simplex(
     panel.scatter(anchored[:, 0], anchored[:, 1], s=40, facecolors="none", edgecolors="black", label="anchors")
     for name, corner, colour in zip(names, corners, colours, strict=True):
         panel.scatter(corner[0], corner[1], marker="^", s=90, color=colour, edgecolors="black")
-        panel.annotate(name, corner, textcoords="offset points", xytext=(6, 6), fontsize=8)
+        panel.annotate(name, corner, textcoords="offset points", xytext=(9, -3), fontsize=8)
+    panel.margins(x=0.3)
     panel.set_xlabel("direction 1")
     panel.set_ylabel("direction 2")
     panel.set_title("Archetypes, hull and anchors", fontsize=10)

@@ -124,7 +124,9 @@ def archetype_selection(
     chosen = int(table.loc[table["chosen"].astype(bool), "n_archetypes"].iloc[0])
     panel.axvline(chosen, color="#555555", ls="--", label=f"chosen: {chosen}")
     panel.set_xlabel("number of archetypes")
+    panel.set_xticks(table["n_archetypes"])
     panel.set_ylabel("cosine, share")
+    panel.set_title("Number of archetypes", fontsize=10)
     panel.legend(frameon=False, fontsize=8)
     finish([panel], show=show, save=save)
     return [panel]

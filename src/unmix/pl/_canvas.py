@@ -37,6 +37,7 @@ def grid(n: int, *, columns: int = 4, size: float = 3.2, aspect: float = 1.0) ->
     figure, axes = plt.subplots(
         rows, columns, figsize=(columns * size * 1.15, rows * (height + 0.35)), squeeze=False, layout="constrained"
     )
+    figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr, call-arg]
     flat = list(axes.ravel())
     for ax in flat[n:]:
         ax.remove()
