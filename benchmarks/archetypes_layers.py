@@ -4,7 +4,7 @@ Run:  python benchmarks/archetypes_layers.py
 Data: `st_mob_rep11` (Stahl et al., Science 353, 2016), five annotated layers. Agreement is the adjusted Rand index over
 annotated spots. Leiden at its default resolution, and at the one that gives five clusters; k-means with five, median of
 ten seeds. The markers sought are those that the literature names for a layer:
-granule cells: Penk (Stahl et al., 2016), Meis2 (Allen et al., J. Neurosci. 27, 2007); mitral cells: Tbx21 (Faedo et al.,
+granule cells: Penk (Stahl et al., 2016), Meis2 (Allen et al., J. Mol. Histol. 38, 2007); mitral cells: Tbx21 (Faedo et al.,
 Mech. Dev. 116, 2002), Reln (Alcantara et al., J. Neurosci. 18, 1998); periglomerular cells: Th, Calb2 (Kosaka et al.,
 Neurosci. Res. 23, 1995); nerve layer: Npy (Ubink et al., Neuroscience 60, 1994), Kctd12 (Stahl et al., 2016). The outer
 plexiform layer holds dendrites, and no gene of its own is sought.
