@@ -26,7 +26,9 @@ def test_a_missing_type_is_found_and_no_other_takes_its_place(tau):
     assert np.corrcoef(shares[:, -1], F[:, -1])[0, 1] > 0.95
     slopes = [np.polyfit(F[:, -1], shares[:, k] - F[:, k], 1)[0] for k in range(5)]
     assert max(slopes) < 1 / 3
-    assert np.corrcoef(fit.model.S[:, -1], S[fit.model.genes, -1])[0, 1] > 0.8
+    assert np.corrcoef(fit.model.S[:, -1], S[fit.model.genes, -1])[0, 1] > (
+        0.95 if tau == 0 else 0.8
+    )  # factors blur profiles
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.4])
@@ -44,7 +46,7 @@ def test_the_type_raises_the_likelihood_by_what_it_says():
     found = find_unknown(sparse.csr_array(Y), S[:, :-1], without.weights, np.ones(500), 0.0, np.full(8, 1 / 8))
     A = np.column_stack([S[:, :-1], found.profile])
     mean = found.weights @ A.T + 1e-12
-    assert (Y * np.log(mean) - mean).sum() == pytest.approx(found.log_likelihood, rel=1e-5)
+    assert (Y * np.log(mean) - mean).sum() == pytest.approx(found.log_likelihood, rel=1e-9)
     assert found.gain == pytest.approx(found.log_likelihood - without.log_likelihood.sum(), rel=1e-3)
     assert 0 < found.n_parameters <= 500 + 60
 

@@ -49,7 +49,7 @@ def deconvolve(
     unknown
         Look for one type that the reference lacks.
     smooth
-        Let spatial neighbours help, as far as counts held out say that they do; needs a graph in the file
+        Let spatial neighbours help, as far as genes held out say that they do; needs a graph in the file
         (obsp/spatial_connectivities, as squidpy writes it).
     layer
         Layer of the spots with the counts.

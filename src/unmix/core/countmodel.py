@@ -94,9 +94,9 @@ def fit_count_model(
     graph
         Weights of every spot's neighbours, shape (N, N), for smoothing (:mod:`unmix.core.smoothing`); `None` for none.
     smoothing
-        Its strength; `None` to choose it by counts held out.
+        Its strength; `None` to choose it by genes held out.
     rng
-        Source of randomness, for the counts that are held out.
+        Source of randomness, for the genes that are held out.
     n_jobs, block_rows
         Threads, and rows of a block.
 
@@ -140,7 +140,7 @@ def _smooth(
     """Fit every row again, expected about its neighbours' first fits."""
     chosen = None if strength is not None else choose_strength(X, alone.model, graph, np.random.default_rng(rng))
     used = chosen.strength if chosen is not None else float(strength or 0.0)
-    how = "as asked" if chosen is None else f"by held-out counts, z = {chosen.z:.1f} against spots elsewhere"
+    how = "as asked" if chosen is None else f"by held-out genes, z = {chosen.z:.1f} against spots elsewhere"
     model = replace(alone.model, chosen=alone.model.chosen | {"smoothing": f"{used:g}: {how}"})
     if used == 0:
         return replace(alone, model=model, smoothing=chosen)

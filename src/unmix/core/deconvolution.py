@@ -66,7 +66,7 @@ class Options:
     graph: sparse.csr_array | None = None
     """Neighbour weights (N, N), for the smoothing of `"auto"`."""
     smoothing: float | None = None
-    """Its strength; `None` to choose it by counts held out."""
+    """Its strength; `None` to choose it by genes held out."""
     rng: int | np.random.Generator | None = 0
 
 

@@ -200,9 +200,10 @@ def with_donors(signatures: Signatures, m: Moments) -> Signatures:
     variance = _moderated_variances(mean, within, np.maximum(m.n_cells, 1.0)) / n
     shape = (K, -1, mean.shape[1])
     found = combine_donors(mean.reshape(shape), variance.reshape(shape), m.n_cells.reshape(K, -1) > 0)
-    return replace(
-        signatures, profiles=found.profiles.T.copy(), variances=found.variances.T.copy(), between=found.between
-    )
+    weight = signatures.shrinkage[:, None]  # of the pooled mean, for types with few cells
+    profiles = (1 - weight) * found.profiles + weight * found.profiles.mean(axis=0)
+    variances = (1 - weight) ** 2 * found.variances
+    return replace(signatures, profiles=profiles.T.copy(), variances=variances.T.copy(), between=found.between)
 
 
 def with_wilcoxon(signatures: Signatures, X: Any, labels: np.ndarray) -> Signatures:

@@ -5,10 +5,10 @@ s_k the variance of f_k about c_k in the tissue, errors of estimation taken off;
 
     w_ik ~ N(d_i c_ik, d_i^2 s_k / lambda)
 
-lambda = 1 is empirical Bayes' own choice, 0 leaves every spot to itself. lambda is chosen by counts held out: every count of
-some spots and their neighbours goes to one half or the other; fitted to one half, a lambda is as good as the likelihood that
-it gives the other. To shrink towards anything helps noisy spots, so neighbours have to beat other spots in the neighbours'
-place: where they do not, the tissue is not smooth and lambda is 0.
+lambda = 1 is empirical Bayes' own choice, 0 leaves every spot to itself. lambda is chosen by genes held out: fitted to one half
+of the genes, a lambda is as good as the likelihood that it gives the other half. (Halves of the counts would not do: both hold
+the same cells, and what overfits them in one is rewarded in the other.) To shrink towards anything helps noisy spots, so
+neighbours have to beat other spots in the neighbours' place: where they do not, the tissue is not smooth and lambda is 0.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from unmix.core.platform import face_inverse
 
 STRENGTHS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0])
 MAX_SPOTS = 300
-"""Spots whose counts are held out."""
+"""Spots that lambda is chosen on."""
 MAX_CELLS = 10.0
 """A spot of so many cells differs from its surroundings by the drawing of its cells alone: a floor of s."""
 MIN_Z = 2.0
@@ -114,7 +114,7 @@ def _shares(W: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def choose_strength(X: Any, model: CountModel, graph: sparse.csr_array, rng: np.random.Generator) -> Smoothing:
-    """Choose lambda by counts held out.
+    """Choose lambda by genes held out.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def choose_strength(X: Any, model: CountModel, graph: sparse.csr_array, rng: np.
     graph
         Neighbour weights, shape (N, N).
     rng
-        Splits the counts.
+        Splits the genes.
     """
     degree = np.diff(graph.indptr)
     able = np.flatnonzero(degree > 0)

@@ -41,7 +41,7 @@ class UnknownType:
     """What the spots say of a type that the reference lacks."""
 
     profile: np.ndarray
-    """u, posterior mean, shape (G,)."""
+    """u, the profile that the weights and the likelihood belong to, shape (G,)."""
     variance: np.ndarray
     """Posterior variance of u, shape (G,)."""
     weights: np.ndarray
@@ -93,9 +93,9 @@ def find_unknown(
     starts = [_State.start(W, u) for u in _starts(Y.toarray(), S, W, p, phi)]
     best = max((search.run(state, N_FEELERS) for state in starts), key=lambda state: state.value)
     best = search.run(best, MAX_STEPS)
-    mean, variance, decided = search.posterior(best)
+    _, variance, decided = search.posterior(best)
     spent = float(decided.sum() + np.count_nonzero(best.W[:, -1]))
-    return UnknownType(mean, variance, best.W, best.value, best.value - without, spent)
+    return UnknownType(best.u, variance, best.W, best.value, best.value - without, spent)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def deconvolve(
     smoothing
         For `"auto"`: strength of an expectation that an observation is composed like its neighbours in
         `obsp["spatial_connectivities"]` (:func:`squidpy.gr.spatial_neighbors`). 1 expects neighbours to differ as much as
-        they do in this tissue, 0 expects nothing; `"auto"` chooses by counts held out, and 0 unless neighbours foretell
+        they do in this tissue, 0 expects nothing; `"auto"` chooses by genes held out, and 0 unless neighbours foretell
         them better than observations from elsewhere do. `None` for no smoothing.
     layer
         Layer of `adata` with the expression; `None` for `X`.
@@ -118,7 +118,7 @@ def deconvolve(
     key_added
         Name of the slots.
     rng
-        Seed of the permutations.
+        Seed of the permutations and of the genes held out for smoothing.
     n_jobs
         Threads; `None` for the setting. The result does not depend on it.
     copy
