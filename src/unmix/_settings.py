@@ -52,6 +52,11 @@ class Settings:
         ------
         ValueError
             If `n_jobs` is neither -1 nor at least 1.
+
+        Examples
+        --------
+        >>> Settings(n_jobs=4).threads(), Settings(n_jobs=4).threads(2)
+        (4, 2)
         """
         wanted = self.n_jobs if n_jobs is None else n_jobs
         if wanted is None or wanted == -1:

@@ -147,9 +147,14 @@ def per_type(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.D
     - `aupr`: average precision of finding the spots with the type; NaN where it is present nowhere;
     - `estimated`, `truth`: means over spots.
 
+    Raises
+    ------
+    ValueError
+        If the tables do not correspond, or no row is left to compare.
+
     References
     ----------
-    Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
+    Lin, L. I.-K. (1989) A concordance correlation coefficient to evaluate reproducibility. Biometrics 45, 255.
 
     Examples
     --------
@@ -189,6 +194,10 @@ def jensen_shannon(estimated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Returns
     -------
     Of shape (n_obs,); 1 where the estimate has nothing in it, NaN where the truth has not.
+
+    References
+    ----------
+    Lin, J. (1991) Divergence measures based on the Shannon entropy. IEEE Trans. Inf. Theory 37, 145.
 
     Examples
     --------

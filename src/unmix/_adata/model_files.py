@@ -79,6 +79,17 @@ def load(path: str | Path) -> "AnnData":
     ------
     ValueError
         If the file is damaged, larger or smaller than its header says, or no such model.
+
+    Examples
+    --------
+    >>> import tempfile, unmix as um
+    >>> _, cells = um.datasets.pbmc_spots()
+    >>> um.tl.autoencoder(cells, 5, likelihood="nb", max_epochs=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     um.save(cells, f"{folder}/model.safetensors")
+    ...     model = um.load(f"{folder}/model.safetensors")
+    >>> model.n_obs, model.n_vars, list(model.uns)
+    (0, 765, ['ae'])
     """
     from anndata import AnnData
     from safetensors import SafetensorError, safe_open

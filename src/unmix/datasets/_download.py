@@ -48,8 +48,16 @@ def fetch(source: str, sha256: str | None = None, *, cache: str | Path | None = 
 
     Examples
     --------
-    >>> import unmix as um
+    >>> import hashlib, pathlib, tempfile, unmix as um
     >>> path = um.datasets.fetch("visium_mouse_brain")  # doctest: +SKIP
+
+    A file that is there already, and is the right one, is not downloaded again:
+
+    >>> digest = hashlib.sha256(b"counts").hexdigest()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, f"{digest[:12]}-my.h5ad").write_bytes(b"counts")
+    ...     um.datasets.fetch("https://example.org/my.h5ad", digest, cache=folder).read_bytes()
+    b'counts'
     """
     import pooch
 

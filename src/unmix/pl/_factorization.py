@@ -101,8 +101,9 @@ def rank_selection(
     --------
     >>> import unmix as um
     >>> spots, reference = um.datasets.pbmc_spots()
-    >>> um.tl.factorize(reference[:100], "auto", ranks=[1, 2], key_added="a", copy=True) is None
-    False
+    >>> cells = um.tl.factorize(reference[:100], "auto", ranks=[1, 2, 3], copy=True)
+    >>> len(um.pl.rank_selection(cells, key="nmf", show=False))
+    1
     """
     entry = stored_entry(adata, key, *TOOLS)
     chosen = np.asarray(adata.varm[key]).shape[1]

@@ -100,6 +100,13 @@ def zinb_ae(
     `uns[key_added]` : dict
         What :func:`unmix.tl.autoencoder` stores.
 
+    Raises
+    ------
+    KeyError
+        If `layer`, `batch_key` or a gene does not exist, or there is nothing to resume.
+    ValueError
+        If the matrix holds no counts or an option is unknown.
+
     References
     ----------
     Eraslan et al. 2019, Nature Communications 10, 390.
