@@ -5,14 +5,9 @@ import pytest
 from scipy.optimize import minimize
 
 from unmix.core import _wolfe
-from unmix.core.archetypes import (
-    archetypal_plus_plus,
-    fit_archetypes,
-    furthest_sum,
-    hull_gap,
-    weigh_archetypes,
-    weights_gap,
-)
+from unmix.core.archetype_starts import archetypal_plus_plus, furthest_sum
+from unmix.core.archetype_weights import hull_gap, weigh_archetypes, weights_gap
+from unmix.core.archetypes import fit_archetypes
 
 
 def mixtures(n: int, K: int, D: int, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from unmix.core.archetypes import fit_archetypes, weigh_archetypes
+from unmix.core.archetype_weights import weigh_archetypes
+from unmix.core.archetypes import fit_archetypes
 
 MIN_STABILITY = 0.85
 MIN_GAIN = 0.02

@@ -8,9 +8,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
-from unmix.core.archetypes import weigh_archetypes
+from unmix.core.archetype_weights import weigh_archetypes
 from unmix.core.simplex import simplex_ls
-from unmix.tl._archetype_steps import logged, normalised
+from unmix.tl._archetype_input import logged, normalised
 
 
 def project_archetypes(

@@ -1,7 +1,7 @@
 """Archetypes of a tissue, their anchors, hierarchy, communities and markers, and what gene sets say they are."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,12 @@ from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
 from unmix.core import communities as com
-from unmix.core.archetypes import Archetypes
-from unmix.core.markers import Markers
+from unmix.core.markers import rank_markers
 from unmix.core.refinement import scale_activities, set_activities, set_proportions
-from unmix.tl import _archetype_steps as steps
+from unmix.tl._archetype_input import Reduced, choose_n, fit, logged, normalised, reduce
+from unmix.tl._archetype_options import check_options
+from unmix.tl._archetype_sets import Matched, match, read_sets
+from unmix.tl._archetype_slots import account, make_slots, marker_table, matching_entry, spread
 
 AUTO_RESOLUTION = 0.3
 
@@ -152,7 +154,7 @@ def starfysh_archetypes(
     >>> spots.obsm["archetypes"].shape
     (300, 4)
     """
-    _check_options(adata, n_archetypes, resolution, community, share, smooth, assignment, proposer, n_pcs, use_rep)
+    check_options(adata, n_archetypes, resolution, community, share, smooth, assignment, proposer, n_pcs, use_rep)
     threads = settings.threads(n_jobs)
     seeds = np.random.default_rng(rng).spawn(4)
     matrix = read_matrix(adata, layer)
@@ -162,11 +164,11 @@ def starfysh_archetypes(
     if rows.sum() < 2:
         msg = f"archetypes need at least two observations with counts, found {int(rows.sum())}."
         raise ValueError(msg)
-    Y, target = steps.normalised(matrix, rows, summary.totals)
-    read = None if signatures is None else steps.read_sets(signatures, matrix.var_names)
+    Y, target = normalised(matrix, rows, summary.totals)
+    read = None if signatures is None else read_sets(signatures, matrix.var_names)
     reduced = _representation(adata, Y, rows, use_rep, n_pcs, target, seeds[0])
-    K, selection = steps.choose_n(reduced, n_archetypes, seeds[1], threads)
-    fitted = steps.fit(
+    K, selection = choose_n(reduced, n_archetypes, seeds[1], threads)
+    fitted = fit(
         reduced.X, K, robust=robust, delta=delta, n_restarts=n_restarts, coreset=coreset, rng=seeds[2], n_jobs=threads
     )
     linkage = com.merge_tree(fitted.W, fitted.Z)
@@ -174,66 +176,23 @@ def starfysh_archetypes(
     group = com.cut_tree(linkage, resolution=height)
     W, B, Z = com.merge(fitted.W, fitted.B, fitted.Z, group)
     member = _communities(adata, reduced.X, W, Z, rows, community, share, smooth)
-    Y_log = steps.logged(Y)
-    markers = steps.communities_markers(Y_log, member)
+    Y_log = logged(Y)
+    markers = rank_markers(sparse.csc_array(Y_log), member)
     profiles = _profiles(Y_log, W)
     names = [f"archetype_{k + 1}" for k in range(len(Z))]
-    slots = _slots(key_added, adata, rows, names, W, B, profiles)
+    slots = make_slots(key_added, adata, rows, names, W, B, profiles)
     entry = slots.uns[key_added]
-    entry.update(_account(fitted, Z, linkage, group, selection, reduced))
-    entry["markers"] = _marker_table(markers, names, matrix.var_names)
+    entry.update(account(fitted, Z, linkage, group, selection, reduced))
+    entry["markers"] = marker_table(markers, names, matrix.var_names)
     if read is not None:
         types, sets = read
         options = {"assignment": assignment, "proposer": proposer, "max_q": max_q, "max_rounds": max_rounds}
-        matched = steps.match(Y_log, profiles, member, markers, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
-        entry.update(_matching(matched, types, names, matrix.var_names))
+        matched = match(Y_log, profiles, member, markers, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
+        entry.update(matching_entry(matched, types, names, matrix.var_names))
         table = _proportions(Y, W, member, matched, types, max_q)
-        slots.obsm[key_added + keys.PROPORTIONS] = _spread(table.to_numpy(), rows, adata, list(table.columns))
+        slots.obsm[key_added + keys.PROPORTIONS] = spread(table.to_numpy(), rows, adata, list(table.columns))
         entry["proportion_names"] = list(table.columns)
     return slots
-
-
-def _check_options(
-    adata: AnnData,
-    n_archetypes: Any,
-    resolution: Any,
-    community: str,
-    share: float,
-    smooth: float,
-    assignment: str,
-    proposer: str,
-    n_pcs: Any,
-    use_rep: str | None,
-) -> None:
-    """Refuse options before any work starts."""
-    for name, value, choices in (
-        ("community", community, ("nearest", "heavy")),
-        ("assignment", assignment, ("stable", "optimal")),
-        ("proposer", proposer, ("types", "archetypes")),
-    ):
-        if value not in choices:
-            msg = f"`{name}` must be one of {list(choices)}, got {value!r}."
-            raise ValueError(msg)
-    for name, value, low in (("n_archetypes", n_archetypes, 1), ("n_pcs", n_pcs, 1)):
-        if value != "auto" and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low):
-            msg = f"`{name}` must be 'auto' or an integer >= {low}, got {value!r}."
-            raise ValueError(msg)
-    if n_archetypes != "auto" and 0 < adata.n_obs < n_archetypes:
-        msg = f"`n_archetypes` is {n_archetypes}, but there are only {adata.n_obs} observations."
-        raise ValueError(msg)
-    for name, number in (("share", share), ("smooth", smooth)):
-        if not 0 <= number <= 1 or (name == "share" and number == 0):
-            msg = f"`{name}` must lie between 0 and 1, got {number!r}."
-            raise ValueError(msg)
-    if isinstance(resolution, str) and resolution != "auto":
-        msg = f"`resolution` must be 'auto', a height in [0, 1] or None, got {resolution!r}."
-        raise ValueError(msg)
-    if use_rep is not None and use_rep not in adata.obsm:
-        msg = f"`use_rep` {use_rep!r} is not in obsm; there are {sorted(adata.obsm)}."
-        raise KeyError(msg)
-    if smooth > 0 and "spatial_connectivities" not in adata.obsp:
-        msg = "`smooth` needs a spatial graph; call `squidpy.gr.spatial_neighbors(adata)` first."
-        raise KeyError(msg)
 
 
 def _representation(
@@ -244,12 +203,12 @@ def _representation(
     n_pcs: int | Literal["auto"],
     target: float,
     rng: np.random.Generator,
-) -> steps.Reduced:
+) -> Reduced:
     if use_rep is None:
-        return steps.reduce(Y, adata.var, n_pcs, target, rng)
+        return reduce(Y, adata.var, n_pcs, target, rng)
     X = np.asarray(adata.obsm[use_rep], dtype=np.float64)[rows]
     X = X if n_pcs == "auto" else X[:, :n_pcs]
-    return steps.Reduced(np.ascontiguousarray(X), X.shape[1], {"use_rep": use_rep, "n": X.shape[1]})
+    return Reduced(np.ascontiguousarray(X), X.shape[1], {"use_rep": use_rep, "n": X.shape[1]})
 
 
 def _communities(
@@ -278,117 +237,8 @@ def _profiles(Y_log: sparse.csr_array, W: np.ndarray) -> np.ndarray:
     return np.maximum(np.linalg.solve(gram + ridge, np.asarray((Y_log.T @ W).T)), 0.0)
 
 
-def _spread(values: np.ndarray, rows: np.ndarray, adata: AnnData, names: list[str]) -> pd.DataFrame:
-    """Return a table over all observations, NaN where there were no counts."""
-    full = np.full((len(rows), values.shape[1]), np.nan)
-    full[rows] = values
-    return pd.DataFrame(full, index=adata.obs_names, columns=names)
-
-
-def _slots(
-    key: str,
-    adata: AnnData,
-    rows: np.ndarray,
-    names: list[str],
-    W: np.ndarray,
-    B: sparse.csr_array,
-    profiles: np.ndarray,
-) -> Slots:
-    slots = Slots()
-    slots.obsm[key] = _spread(W, rows, adata, names)
-    slots.varm[key] = pd.DataFrame(profiles.T, index=adata.var_names, columns=names)
-    code = np.full(len(rows), -1)
-    code[rows] = W.argmax(axis=1)
-    slots.obs[key] = pd.Categorical.from_codes(code, names)
-    where = np.flatnonzero(rows)
-    anchors = com.find_anchors(W, B)
-    anchor = np.full(len(rows), len(names))
-    for k, i, b in zip(anchors.archetype[::-1], anchors.row[::-1], anchors.weight[::-1], strict=True):
-        if b > 0:
-            anchor[where[i]] = k
-    slots.obs[key + keys.ANCHOR] = pd.Categorical.from_codes(anchor, [*names, "none"])
-    table = pd.DataFrame(
-        {
-            "archetype": np.array(names)[anchors.archetype],
-            "obs_name": adata.obs_names[where[anchors.row]].astype(str),
-            "weight": anchors.weight,
-            "mixture": anchors.mixture,
-        }
-    )
-    slots.uns[key] = {"names": names, "anchors": table}
-    return slots
-
-
-def _account(
-    fitted: Archetypes,
-    Z: np.ndarray,
-    linkage: np.ndarray,
-    group: np.ndarray,
-    selection: Any,
-    reduced: steps.Reduced,
-) -> dict[str, Any]:
-    """Return how the fit went."""
-    entry: dict[str, Any] = {
-        "archetypes": Z,
-        "linkage": linkage,
-        "group": group,
-        "reduction": reduced.how,
-        "reduced": {"mean": reduced.X.mean(axis=0), "data_sd": float(reduced.X.std())},
-        "explained_variance": fitted.explained_variance,
-        "losses": np.array(fitted.losses),
-        "restarts": np.array(fitted.restarts),
-        "converged": fitted.converged,
-    }
-    if selection is not None:
-        entry["selection"] = pd.DataFrame(
-            {
-                "n_archetypes": selection.n_archetypes,
-                "stability": selection.stability,
-                "held_out": selection.held_out,
-                "explained": selection.explained,
-                "chosen": selection.n_archetypes == selection.chosen,
-            }
-        )
-    return entry
-
-
-def _marker_table(markers: Markers, names: list[str], genes: pd.Index, n: int = 100) -> pd.DataFrame:
-    """Return the best `n` genes of every archetype by score."""
-    parts = []
-    for k, name in enumerate(names):
-        best = np.argsort(-markers.score[:, k], kind="stable")[:n]
-        columns = {
-            field: getattr(markers, field)[best, k]
-            for field in ("score", "pval", "qval", "log_fold_change", "share", "share_rest", "specificity")
-        }
-        parts.append(pd.DataFrame({"archetype": name, "gene": genes[best].astype(str), **columns}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _matching(matched: steps.Matched, types: list[str], names: list[str], genes: pd.Index) -> dict[str, Any]:
-    partner = matched.partner
-    pairs = [(t, k) for t, k in enumerate(partner)]
-    at = [(t, k if k >= 0 else int(matched.scores.pval[t].argmin())) for t, k in pairs]
-    table = pd.DataFrame(
-        {
-            "type": types,
-            "archetype": [names[k] if k >= 0 else "none" for k in partner],
-            "score": [matched.scores.score[i] for i in at],
-            "pval": [matched.scores.pval[i] for i in at],
-            "qval": [matched.scores.qval[i] for i in at],
-        }
-    )
-    history = [*matched.rounds, matched.sets]
-    sets = {
-        f"round_{r}": {name: genes[np.flatnonzero(s[:, t])].to_numpy(dtype=str) for t, name in enumerate(types)}
-        for r, s in enumerate(history)
-    }
-    scores = pd.DataFrame(matched.scores.score, index=types, columns=names)
-    return {"matching": table, "signatures": sets, "set_scores": scores, "types": types}
-
-
 def _proportions(
-    Y: sparse.csr_array, W: np.ndarray, member: np.ndarray, matched: steps.Matched, types: list[str], max_q: float
+    Y: sparse.csr_array, W: np.ndarray, member: np.ndarray, matched: Matched, types: list[str], max_q: float
 ) -> pd.DataFrame:
     """Return the shares of the types, and those of archetypes in which no gene set is active."""
     known = ((matched.scores.qval <= max_q) & (matched.scores.score > 0)).any(axis=0)

@@ -1,0 +1,82 @@
+"""Rows as mixtures of given archetypes, and how far mixtures and archetypes are from their best.
+
+Symbols as in :mod:`unmix.core.archetypes`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unmix.core import _wolfe
+from unmix.core.blocks import default_block_rows, map_rows, reduce_rows
+
+
+def weigh_archetypes(X: Any, Z: np.ndarray, *, start: np.ndarray | None = None, n_jobs: int = 1) -> np.ndarray:
+    """Return the mixtures W = argmin |X - W Z|^2 with rows on the simplex.
+
+    Parameters
+    ----------
+    X
+        Rows, n_obs x D.
+    Z
+        Archetypes, K x D.
+    start
+        Mixtures whose support the search starts from.
+    n_jobs
+        Threads.
+
+    Examples
+    --------
+    >>> weigh_archetypes(np.array([[0.5, 0.5], [3.0, 0.0]]), np.eye(2))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    G = Z @ Z.T
+    tol = 1e-11 * max(np.trace(G) / len(Z), np.finfo(float).tiny)
+    if start is None:
+        return over_rows(
+            lambda x: _wolfe.simplex_weights(G, x @ Z.T, nearest_archetype(x, Z, G), tol), X, n_jobs=n_jobs
+        )
+    return over_rows(lambda x, w: _wolfe.simplex_weights(G, x @ Z.T, w, tol), X, start, n_jobs=n_jobs)
+
+
+def weights_gap(X: np.ndarray, Z: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """Return the duality gap of every row of W for fixed Z: zero where w minimises |x - w Z|^2 on the simplex.
+
+    The gap is <g, w> - min_k g_k with the gradient g = (w Z - x) Z'; it bounds by how much |x - w Z|^2 / 2 can fall.
+    """
+    gradient = (W @ Z - X) @ Z.T
+    return (gradient * W).sum(axis=1) - gradient.min(axis=1)
+
+
+def hull_gap(X: np.ndarray, Z: np.ndarray, W: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the duality gap of every archetype in the hull of X for fixed W and fixed other archetypes.
+
+    The gap is <g_k, z_k> - min_i <g_k, x_i> with the gradient g = W' Omega (W Z - X); it bounds by how much half the
+    loss can fall when archetype k alone moves within the hull.
+    """
+    WtO = W.T if weights is None else W.T * weights
+    gradient = WtO @ (W @ Z - X)
+    return (gradient * Z).sum(axis=1) - (gradient @ X.T).min(axis=1)
+
+
+def nearest_archetype(X: np.ndarray, Z: np.ndarray, G: np.ndarray) -> np.ndarray:
+    """Return one-hot mixtures: the archetype nearest to every row."""
+    W = np.zeros((X.shape[0], len(Z)))
+    W[np.arange(X.shape[0]), (2.0 * (X @ Z.T) - np.diag(G)).argmax(axis=1)] = 1.0
+    return W
+
+
+def over_rows(f: Callable[..., Any], X: np.ndarray, *aligned: np.ndarray, n_jobs: int) -> Any:
+    """Map over rows; a matrix of one block is not worth the walk."""
+    if len(X) <= default_block_rows(X.shape[1]):
+        return f(X, *aligned)
+    return map_rows(f, X, *aligned, n_jobs=n_jobs)
+
+
+def sum_rows(f: Callable[..., Any], X: np.ndarray, *aligned: np.ndarray, n_jobs: int) -> Any:
+    """Sum over rows, likewise."""
+    if len(X) <= default_block_rows(X.shape[1]):
+        return f(X, *aligned)
+    return reduce_rows(f, X, *aligned, n_jobs=n_jobs)
