@@ -57,7 +57,7 @@ def project(
     scored = _evenly(rows.used, MAX_SCORED if score_genes else 0)
     centre = np.log(fit.genes.mean + 1e-6)
     with one_torch_thread():
-        net = build(fit.design, fit.weights, Options(device=device)).eval()
+        net = build(fit.design, fit.weights, Options(device=device, precision="float32")).eval()
         constants = (net, rows, fit.genes, centre)
         at = np.arange(len(rows.totals))
         table, (cells, above, dropout) = map_reduce_rows(
@@ -135,7 +135,7 @@ def denoise(
     Means, shape (rows of the block, number of genes), float32; NaN in rows without counts.
     """
     with one_torch_thread():
-        net = build(fit.design, fit.weights, Options(device=device)).eval()
+        net = build(fit.design, fit.weights, Options(device=device, precision="float32")).eval()
         at, constants = np.arange(len(rows.totals)), (net, rows, fit.genes, wanted)
         how: dict[str, Any] = {"constants": constants, "block_rows": block_rows(fit.design.n_vars), "n_jobs": n_jobs}
         yield from stream_rows(_denoise_block, rows.X, at, desc=desc, **how)
