@@ -1,0 +1,298 @@
+"""Every tool on 1,000 to 1,000,000 rows x 2,000 genes, 5% dense: CPU and wall seconds, peak memory, exponents.
+
+    python benchmarks/scale.py --tmp DIR                           # everything; hours of one thread
+    python benchmarks/scale.py --tmp DIR --tools nnls nmf --rows 1000 10000 100000
+    python benchmarks/scale.py --tmp DIR --report                  # the table of what was measured before
+
+Every measurement has a process of its own, in which the tool first runs on 300 rows, so that compiling is not counted,
+and works on one thread. Counts are written to DIR block by block, and rows of the table to DIR/scale.jsonl as they
+come: an interrupted run goes on where it was. "disk" reads the h5ad file backed; "memory" loads it first, and its peak
+holds the matrix. Exponents are slopes of log(CPU seconds) over log(rows): of all sizes, and of the last two.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"  # before numpy is imported
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+import unmix as um
+
+ROWS = (1_000, 10_000, 100_000, 1_000_000)
+GENES, PROTEINS, TYPES, DEPTH = 2_000, 50, 12, 112
+BLOCK = 4096
+
+
+def profiles() -> np.ndarray:
+    """Return the profiles of the types, (types, genes), rows sum to 1."""
+    rng = np.random.default_rng(0)
+    base = rng.lognormal(0, 0.7, GENES)
+    S = base * np.exp(rng.normal(0, 0.8, (TYPES, GENES)))
+    return S / S.sum(axis=1, keepdims=True)
+
+
+def simulate(n: int, seed: int = 1, *, pure: bool = False) -> Iterator[tuple[sparse.csr_matrix, np.ndarray]]:
+    """Yield blocks of counts, mixtures of the types, and the mixtures."""
+    S, rng = profiles(), np.random.default_rng(seed)
+    for start in range(0, n, BLOCK):
+        size = min(BLOCK, n - start)
+        W = np.eye(TYPES)[rng.integers(TYPES, size=size)] if pure else rng.dirichlet(np.full(TYPES, 0.15), size)
+        depth = DEPTH * rng.lognormal(0, 0.3, (size, 1))
+        yield sparse.csr_matrix(rng.poisson(depth * W @ S).astype(np.float32)), W
+
+
+def write_counts(folder: Path, n: int) -> tuple[Path, Path]:
+    """Write counts of genes and proteins to disk block by block, unless they are there; return the files."""
+    paths = folder / f"rna{n}.h5ad", folder / f"adt{n}.h5ad"
+    if all(p.exists() for p in paths):
+        return paths
+    rng = np.random.default_rng(2)
+    levels = rng.lognormal(0, 1, (TYPES, PROTEINS))
+    obs = pd.DataFrame({"batch": pd.Categorical(np.where(np.arange(n) % 2, "a", "b"))}, index=np.arange(n).astype(str))
+    temporary = [p.with_suffix(".part") for p in paths]
+    files = [h5py.File(p, "w") for p in temporary]
+    for file, names in zip(files, ([f"g{i}" for i in range(GENES)], [f"p{i}" for i in range(PROTEINS)]), strict=True):
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        ad.io.write_elem(file, "obs", obs)
+        ad.io.write_elem(file, "var", pd.DataFrame(index=names))
+    for i, (block, W) in enumerate(simulate(n)):
+        for file, part in zip(
+            files, (block, sparse.csr_matrix(rng.poisson(W @ levels).astype(np.float32))), strict=True
+        ):
+            if i == 0:
+                ad.io.write_elem(file, "X", part)
+            else:
+                ad.io.sparse_dataset(file["X"]).append(part)
+    for file, part, path in zip(files, temporary, paths, strict=True):
+        file.close()
+        part.replace(path)
+    return paths
+
+
+def reference() -> ad.AnnData:
+    """Return 1,200 single cells with their types."""
+    parts = list(simulate(1_200, seed=3, pure=True))
+    labels = np.concatenate([W.argmax(axis=1) for _, W in parts])
+    X = sparse.vstack([block for block, _ in parts], format="csr")
+    obs = pd.DataFrame({"type": [f"t{k}" for k in labels]}, index=np.arange(X.shape[0]).astype(str))
+    return ad.AnnData(X, obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(GENES)]))
+
+
+def signature() -> pd.DataFrame:
+    """Return the profiles as a table, genes x types."""
+    return pd.DataFrame(
+        profiles().T * 1e4, index=[f"g{i}" for i in range(GENES)], columns=[f"t{k}" for k in range(TYPES)]
+    )
+
+
+def sets() -> dict[str, list[str]]:
+    """Return the 30 genes that stand out most in every type."""
+    S = profiles()
+    best = np.argsort(-S / S.mean(axis=0), axis=1)[:, :30]
+    return {f"t{k}": [f"g{i}" for i in genes] for k, genes in enumerate(best)}
+
+
+Run = Callable[[ad.AnnData, ad.AnnData], Any]
+
+
+def deconvolve(method: str, **options: Any) -> Run:
+    return lambda rna, _: um.tl.deconvolve(rna, signature(), method=method, n_jobs=1, **options)
+
+
+def count_model(**options: Any) -> Run:
+    return lambda rna, _: um.tl.deconvolve(rna, reference(), groupby="type", n_jobs=1, **options)
+
+
+def factorize(k: int = 15, **options: Any) -> Run:
+    return lambda rna, _: um.tl.factorize(rna, k, n_jobs=1, **options)
+
+
+def views(rna: ad.AnnData, adt: ad.AnnData) -> None:
+    um.tl.joint_nmf({"rna": rna, "adt": adt}, 15, max_iter=5, tol=0, n_jobs=1)
+
+
+def poisson_views(rna: ad.AnnData, adt: ad.AnnData) -> None:
+    um.tl.joint_nmf({"rna": rna, "adt": adt}, 15, loss="kl", max_iter=5, tol=0, n_jobs=1)
+
+
+def batches(**options: Any) -> Run:
+    return lambda rna, _: um.tl.joint_nmf(rna, 15, batch_key="batch", tol=0, n_jobs=1, **options)
+
+
+def fitted(tool: Callable[..., Any], **options: Any) -> Callable[[], ad.AnnData]:
+    """Return what fits a tool to 2,000 rows."""
+
+    def fit() -> ad.AnnData:
+        small = ad.AnnData(sparse.vstack([block for block, _ in simulate(2_000, seed=4)], format="csr"))
+        small.var_names = [f"g{i}" for i in range(GENES)]
+        tool(small, n_jobs=1, **options)
+        return small
+
+    return fit
+
+
+def on_fitted(fit: Callable[[], ad.AnnData], use: Callable[[ad.AnnData, ad.AnnData], Any]) -> Run:
+    """Return a run that maps rows onto a small fit, which is made once, before the clock starts."""
+    kept: list[ad.AnnData] = []
+
+    def run(rna: ad.AnnData, _: ad.AnnData) -> None:
+        kept.append(kept[0] if kept else fit())
+        use(rna, kept[0])
+
+    return run
+
+
+def denoise_to_file(rna: ad.AnnData, small: ad.AnnData) -> None:
+    out = Path(os.environ["UNMIX_SCALE_OUT"])
+    out.unlink(missing_ok=True)
+    um.tl.denoise(rna, small, out=out, n_jobs=1)
+    out.unlink()
+
+
+NB = fitted(um.tl.autoencoder, n_latent=10, likelihood="nb", max_epochs=2)
+TOOLS: dict[str, tuple[str, Run]] = {
+    "nnls": ("table of 12 types", deconvolve("nnls")),
+    "poisson": ("table of 12 types", deconvolve("poisson")),
+    "nusvr": ("table of 12 types", deconvolve("nusvr")),
+    "auto": ("reference of 1,200 cells, 12 types", count_model()),
+    "auto unknown": ("the same, unknown=True", count_model(unknown=True)),
+    "archetypes": ("n_archetypes=12, 3 restarts", lambda rna, _: um.tl.starfysh_archetypes(
+        rna, 12, n_restarts=3, n_jobs=1)),
+    "archetypes sets": ("the same, 12 sets of 30 genes", lambda rna, _: um.tl.starfysh_archetypes(
+        rna, 12, n_restarts=3, signatures=sets(), n_jobs=1)),
+    "svd": ("15 components", factorize(method="svd")),
+    "als": ("15 components, 10 passes", factorize(method="als", max_iter=10, tol=0)),
+    "nmf": ("15 components, 10 passes", factorize(max_iter=10, tol=0)),
+    "nmf kl": ("15 components, 10 passes", factorize(loss="kl", max_iter=10, tol=0)),
+    "metagenes": ("12 programs, 5 runs of 30 passes", lambda rna, _: um.tl.metagenes(
+        rna, 12, n_runs=5, max_iter=30, tol=0, max_distance=2.0, n_jobs=1)),
+    "joint batches": ("2 batches, 15 components, 5 passes", batches(max_iter=5)),
+    "joint online": ("the same, 2 passes online, then 1", batches(online=2, max_iter=3)),
+    "joint modalities": ("2,000 genes, 50 proteins, 5 passes", views),
+    "joint modalities kl": ("the same, Poisson", poisson_views),
+    "autoencoder": ("NB, one epoch", lambda rna, _: um.tl.autoencoder(rna, likelihood="nb", max_epochs=1, n_jobs=1)),
+    "zinb_ae": ("one epoch", lambda rna, _: um.tl.zinb_ae(rna, max_epochs=1, n_jobs=1)),
+    "denoise genes": ("10 genes, into a layer", on_fitted(NB, lambda rna, small: um.tl.denoise(
+        rna, small, genes=[f"g{i}" for i in range(10)], n_jobs=1))),
+    "denoise file": ("all genes, into a file", on_fitted(NB, denoise_to_file)),
+    "transform nmf": ("15 components", on_fitted(fitted(um.tl.factorize, n_components=15), lambda rna, small: (
+        um.tl.transform(rna, small, key="nmf", n_jobs=1)))),
+    "transform ae": ("10 coordinates", on_fitted(NB, lambda rna, small: (
+        um.tl.transform(rna, small, key="ae", n_jobs=1)))),
+    "transform archetypes": ("12 archetypes", on_fitted(fitted(um.tl.starfysh_archetypes, n_archetypes=12), lambda rna, small: (
+        um.tl.transform(rna, small, key="archetypes", n_jobs=1)))),
+}  # fmt: skip
+"""Name: settings, the same at every size, and the call."""
+
+
+def peak_gib() -> float:
+    """Return the largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+
+
+def child(tool: str, where: str, folder: Path, n: int) -> dict[str, Any]:
+    """Measure one tool in this process."""
+    warnings.simplefilter("ignore")  # a fixed number of passes does not converge, and says so
+    run = TOOLS[tool][1]
+    os.environ["UNMIX_SCALE_OUT"] = str(folder / f"denoised-{os.getpid()}.h5ad")
+    run(*(ad.read_h5ad(p)[:300].copy() for p in write_counts(folder, ROWS[0])))  # compiles
+    before = peak_gib()
+    data = [ad.read_h5ad(p, backed="r" if where == "disk" else None) for p in write_counts(folder, n)]
+    cpu, wall = time.process_time(), time.perf_counter()
+    run(*data)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"tool": tool, "where": where, "rows": n, "cpu": cpu, "wall": wall, "peak": peak_gib(), "start": before}
+
+
+def measure(tool: str, where: str, folder: Path, n: int) -> dict[str, Any]:
+    """Measure one tool in a process of its own; a failure is a row of the table."""
+    command = [sys.executable, __file__, "--tmp", str(folder), "--child", tool, where, str(n)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+    return {"tool": tool, "where": where, "rows": n, "failed": reason}
+
+
+def slope(part: pd.DataFrame) -> float:
+    """Return the slope of log(CPU seconds) over log(rows)."""
+    return float(np.polyfit(np.log(part["rows"]), np.log(part["cpu"]), 1)[0]) if len(part) > 1 else np.nan
+
+
+def report(file: Path) -> None:
+    """Print what was measured: the last row of every tool, place and size."""
+    found = pd.DataFrame([json.loads(line) for line in file.read_text().splitlines()])
+    found = found.drop_duplicates(["tool", "where", "rows"], keep="last")
+    sizes = sorted(found["rows"].unique())
+    print("| tool | settings | X | " + " | ".join(f"{n:,} rows" for n in sizes) + " | exponent | last |")
+    print("|---|---|---|" + "---|" * (len(sizes) + 2))
+    for tool, (settings, _) in TOOLS.items():
+        for where in ("memory", "disk"):
+            part = found[(found["tool"] == tool) & (found["where"] == where)].sort_values("rows")
+            if part.empty:
+                continue
+            good = part[part["cpu"].notna()]
+            cells = [cell(part[part["rows"] == n]) for n in sizes]
+            ends = f"{slope(good):.2f} | {slope(good[-2:]):.2f}"
+            print(f"| {tool} | {settings} | {where} | " + " | ".join(cells) + f" | {ends} |")
+    print("\nCPU s / wall s / peak GiB of one thread.")
+
+
+def cell(row: pd.DataFrame) -> str:
+    """Return one entry of the table."""
+    if row.empty:
+        return "-"
+    r = row.iloc[0]
+    return f"{r.cpu:.3g} / {r.wall:.3g} / {r.peak:.2f}" if pd.notna(r.cpu) else f"failed: {r.failed[:60]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tmp", type=Path, required=True, help="folder for counts (1.3 GB for 1,000,000 rows) and results"
+    )
+    parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS), metavar="TOOL")
+    parser.add_argument("--rows", nargs="+", type=int, default=list(ROWS))
+    parser.add_argument("--where", nargs="+", default=["memory", "disk"], choices=["memory", "disk"])
+    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
+    parser.add_argument("--report", action="store_true", help="only print what was measured before")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        tool, where, n = options.child
+        print(json.dumps(child(tool, where, options.tmp, int(n))))
+        return
+    options.tmp.mkdir(parents=True, exist_ok=True)
+    results = options.tmp / "scale.jsonl"
+    old = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(r["tool"], r["where"], r["rows"]) for r in old if "cpu" in r}
+    for n in [] if options.report else options.rows:
+        write_counts(options.tmp, n)
+        for tool in options.tools:
+            for where in options.where:
+                if (tool, where, n) in done and not options.again:
+                    continue
+                row = measure(tool, where, options.tmp, n)
+                with results.open("a") as file:
+                    print(json.dumps(row), file=file, flush=True)
+                print(row, file=sys.stderr, flush=True)
+    report(results)
+
+
+if __name__ == "__main__":
+    main()
