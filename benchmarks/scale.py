@@ -4,10 +4,11 @@
     python benchmarks/scale.py --tmp DIR --tools nnls nmf --rows 1000 10000 100000
     python benchmarks/scale.py --tmp DIR --report                  # the table of what was measured before
 
-Every measurement has a process of its own, in which the tool first runs on 300 rows, so that compiling is not counted,
-and works on one thread. Counts are written to DIR block by block, and rows of the table to DIR/scale.jsonl as they
-come: an interrupted run goes on where it was. "disk" reads the h5ad file backed; "memory" loads it first, and its peak
-holds the matrix. Exponents are slopes of log(CPU seconds) over log(rows): of all sizes, and of the last two.
+Every measurement has a process of its own: a fork of one in which the tool has run on 300 rows, so that loading and
+compiling are not counted. All work on one thread. Counts are written to DIR block by block, and rows of the table to
+DIR/scale.jsonl as they come: an interrupted run goes on where it was. "disk" reads the h5ad file backed; "memory" loads
+it first, and its peak holds the matrix. Exponents are slopes of log(CPU seconds) over log(rows): of all sizes, and of
+the last two.
 """
 
 import argparse
@@ -205,28 +206,34 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
-def child(tool: str, where: str, folder: Path, n: int) -> dict[str, Any]:
-    """Measure one tool in this process."""
+def child(tool: str, folder: Path, wanted: list[tuple[str, int]]) -> None:
+    """Run a tool on 300 rows, so that everything is loaded and compiled; measure it in a fork for every place and size."""
     warnings.simplefilter("ignore")  # a fixed number of passes does not converge, and says so
     run = TOOLS[tool][1]
     os.environ["UNMIX_SCALE_OUT"] = str(folder / f"denoised-{os.getpid()}.h5ad")
-    run(*(ad.read_h5ad(p)[:300].copy() for p in write_counts(folder, ROWS[0])))  # compiles
-    before = peak_gib()
-    data = [ad.read_h5ad(p, backed="r" if where == "disk" else None) for p in write_counts(folder, n)]
-    cpu, wall = time.process_time(), time.perf_counter()
-    run(*data)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return {"tool": tool, "where": where, "rows": n, "cpu": cpu, "wall": wall, "peak": peak_gib(), "start": before}
+    run(*(ad.read_h5ad(p)[:300].copy() for p in write_counts(folder, ROWS[0])))
+    sys.stdout.flush()
+    for where, n in wanted:
+        if pid := os.fork():
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if status:
+                print(json.dumps({"tool": tool, "where": where, "rows": n, "failed": f"exit {status}"}), flush=True)
+            continue
+        measure(tool, run, where, folder, n)
+        os._exit(0)
 
 
-def measure(tool: str, where: str, folder: Path, n: int) -> dict[str, Any]:
-    """Measure one tool in a process of its own; a failure is a row of the table."""
-    command = [sys.executable, __file__, "--tmp", str(folder), "--child", tool, where, str(n)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-    return {"tool": tool, "where": where, "rows": n, "failed": reason}
+def measure(tool: str, run: Run, where: str, folder: Path, n: int) -> None:
+    """Measure one call in this process, and print what was found."""
+    row: dict[str, Any] = {"tool": tool, "where": where, "rows": n, "start": peak_gib()}
+    try:
+        data = [ad.read_h5ad(p, backed="r" if where == "disk" else None) for p in write_counts(folder, n)]
+        cpu, wall = time.process_time(), time.perf_counter()
+        run(*data)
+        row |= {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak": peak_gib()}
+    except (MemoryError, ValueError, TypeError, RuntimeError) as error:
+        row["failed"] = repr(error)
+    print(json.dumps(row), flush=True)
 
 
 def slope(part: pd.DataFrame) -> float:
@@ -258,7 +265,7 @@ def cell(row: pd.DataFrame) -> str:
     if row.empty:
         return "-"
     r = row.iloc[0]
-    return f"{r.cpu:.3g} / {r.wall:.3g} / {r.peak:.2f}" if pd.notna(r.cpu) else f"failed: {r.failed[:60]}"
+    return f"{r.cpu:.3g} / {r.wall:.3g} / {r.peak:.2f}" if pd.notna(r.cpu) else f"failed: {str(r.failed)[:60]}"
 
 
 def main() -> None:
@@ -271,27 +278,33 @@ def main() -> None:
     parser.add_argument("--where", nargs="+", default=["memory", "disk"], choices=["memory", "disk"])
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
     parser.add_argument("--report", action="store_true", help="only print what was measured before")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        tool, where, n = options.child
-        print(json.dumps(child(tool, where, options.tmp, int(n))))
+        tool, *pairs = options.child
+        child(tool, options.tmp, [(w, int(n)) for w, n in (pair.split(":") for pair in pairs)])
         return
     options.tmp.mkdir(parents=True, exist_ok=True)
     results = options.tmp / "scale.jsonl"
-    old = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(r["tool"], r["where"], r["rows"]) for r in old if "cpu" in r}
-    for n in [] if options.report else options.rows:
-        write_counts(options.tmp, n)
-        for tool in options.tools:
-            for where in options.where:
-                if (tool, where, n) in done and not options.again:
-                    continue
-                row = measure(tool, where, options.tmp, n)
-                with results.open("a") as file:
-                    print(json.dumps(row), file=file, flush=True)
-                print(row, file=sys.stderr, flush=True)
+    if not options.report:
+        for n in {ROWS[0], *options.rows}:
+            write_counts(options.tmp, n)
+        measure_all(options, results)
     report(results)
+
+
+def measure_all(options: argparse.Namespace, results: Path) -> None:
+    """Start a process for every tool, and keep what it prints."""
+    old = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = set() if options.again else {f"{r['tool']}:{r['where']}:{r['rows']}" for r in old if "cpu" in r}
+    for tool in options.tools:
+        wanted = [f"{where}:{n}" for n in options.rows for where in options.where]
+        if wanted := [pair for pair in wanted if f"{tool}:{pair}" not in done]:
+            command = [sys.executable, __file__, "--tmp", str(options.tmp), "--child", tool, *wanted]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, results.open("a") as file:
+                for line in process.stdout or ():
+                    print(line.strip(), file=file, flush=True)
+                    print(line.strip(), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """Fixtures shared by all tests."""
 
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +27,24 @@ def shared_reference() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference answers (../shared/reference) are not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """Two workers in processes of their own, which come back when they are killed."""
+    distributed = pytest.importorskip("distributed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as running:
+            yield running
+
+
+@pytest.fixture
+def client(cluster: Any) -> Iterator[Any]:
+    """Connect to the two workers for the time of one test."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(cluster) as connected:
+        connected.wait_for_workers(2, timeout=120)
+        yield connected

@@ -103,20 +103,3 @@ def test_block_rows_bound_the_entries():
     assert default_block_rows(2_000) == 4096
     assert default_block_rows(30_000) == 279
     assert default_block_rows(10**9) == 64
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_cluster_gives_the_same_numbers():
-    distributed = pytest.importorskip("distributed")
-    da = pytest.importorskip("dask.array")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
-    ):
-        X = da.from_array(sparse.csr_matrix(DENSE), chunks=(10, 4), asarray=False)
-        S = np.arange(14.0).reshape(7, 2)
-        product, side = map_rows(lambda b, a, s: (b @ s, a.sum(axis=1)), X, SIDE, constants=(S,))
-        gram = reduce_rows(lambda b, a: b.T @ a, X, SIDE)
-    np.testing.assert_allclose(product, DENSE @ S, rtol=1e-12)
-    np.testing.assert_allclose(side, SIDE.sum(axis=1))
-    np.testing.assert_allclose(gram, DENSE.T @ SIDE, rtol=1e-6)

@@ -9,7 +9,7 @@ import unmix as um
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("method", ["auto", "poisson", "nusvr"])
-def test_memory_zarr_and_cluster_agree(tmp_path, method):
+def test_memory_zarr_and_cluster_agree(tmp_path, method, cluster):
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("xarray")
     spots, reference = um.datasets.pbmc_spots(shape=(6, 8))
@@ -24,8 +24,5 @@ def test_memory_zarr_and_cluster_agree(tmp_path, method):
         return um.get.proportions(lazy)
 
     np.testing.assert_allclose(table(), expected, atol=1e-6)
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
-    ):
+    with distributed.Client(cluster):
         np.testing.assert_allclose(table(), expected, atol=1e-6)

@@ -15,7 +15,6 @@ algebra inside `f` runs on one thread, so that no result depends on the number o
 """
 
 import functools
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,12 +25,12 @@ from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from unmix._settings import progress
+from unmix.core.cluster import active_client, chunk_values, computed, run_on_cluster
 
 Block: TypeAlias = "np.ndarray | sparse.csr_array"
 """Rows of X as a solver sees them."""
 
 BLOCK_ENTRIES = 2**23
-MAX_CLUSTER_TASKS = 400
 
 
 def default_block_rows(n_vars: int) -> int:
@@ -107,7 +106,7 @@ def iter_blocks(X: Any, block_rows: int | None = None) -> Iterator[tuple[slice, 
         return
     start = 0
     for i in range(X.numblocks[0]):
-        chunk = as_block(X.blocks[i].compute(scheduler="synchronous"))
+        chunk = as_block(computed(X.blocks[i]))
         for rows in row_slices(chunk.shape[0], block_rows):
             yield slice(start + rows.start, start + rows.stop), chunk[rows]
         start += chunk.shape[0]
@@ -119,7 +118,7 @@ def take_rows(X: Any, rows: np.ndarray) -> Block:
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
         rows = slice(int(rows[0]), int(rows[-1]) + 1)  # type: ignore[assignment]
     if is_dask(X):
-        return as_block(X[rows].compute(scheduler="synchronous"))
+        return as_block(computed(X[rows]))
     return as_block(X[rows])
 
 
@@ -177,12 +176,10 @@ def map_rows(
     >>> map_rows(lambda block, k: block.sum(axis=1) * k, np.ones((5, 3)), constants=(2.0,), block_rows=2)
     array([6., 6., 6., 6., 6.])
     """
-    parts = list(_run(f, X, aligned, constants, n_jobs, block_rows, desc))
+    parts = list(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked))
     if not parts:
         parts = [_call(f, as_block(as_rows(X)[0:0]), [a[0:0] for a in aligned], constants)]
-    if isinstance(parts[0], tuple):
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    return np.concatenate(parts)
+    return _stacked(parts)
 
 
 def stream_rows(
@@ -204,7 +201,8 @@ def stream_rows(
     >>> [float(part.sum()) for part in stream_rows(lambda block: 2 * block, np.ones((3, 1)), block_rows=2)]
     [4.0, 2.0]
     """
-    yield from _run(f, X, aligned, constants, n_jobs, block_rows, desc)
+    for part in _run(f, X, aligned, constants, n_jobs, block_rows, desc, list):
+        yield from part if isinstance(part, list) else [part]
 
 
 def reduce_rows(
@@ -228,15 +226,7 @@ def reduce_rows(
     array([[20., 26.],
            [26., 35.]])
     """
-    total: Any = None
-    for part in _run(f, X, aligned, constants, n_jobs, block_rows, desc):
-        if total is None:
-            total = part
-        elif isinstance(part, tuple):
-            total = tuple(a + b for a, b in zip(total, part, strict=True))
-        else:
-            total = total + part
-    return total
+    return _added(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _added))
 
 
 def map_reduce_rows(
@@ -260,11 +250,37 @@ def map_reduce_rows(
     >>> rows.ravel(), total
     (array([2., 2., 2.]), np.float64(3.0))
     """
+    return _stacked_and_added(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked_and_added))
+
+
+def _stacked(parts: Iterable[Any]) -> Any:
+    """Stack arrays, or tuples of arrays."""
+    parts = list(parts)
+    if isinstance(parts[0], tuple):
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    return np.concatenate(parts)
+
+
+def _added(parts: Iterable[Any]) -> Any:
+    """Add up numbers or arrays, or tuples of them, one after the other."""
+    total: Any = None
+    for part in parts:
+        if total is None:
+            total = part
+        elif isinstance(part, tuple):
+            total = tuple(a + b for a, b in zip(total, part, strict=True))
+        else:
+            total = total + part
+    return total
+
+
+def _stacked_and_added(parts: Iterable[tuple[Any, tuple[Any, ...]]]) -> tuple[Any, Any]:
+    """Stack the first, add up the second of pairs."""
     rows: list[np.ndarray] = []
     total: Any = None
-    for part, sums in _run(f, X, aligned, constants, n_jobs, block_rows, desc):
+    for part, sums in parts:
         rows.append(part)
-        total = sums if total is None else tuple(a + b for a, b in zip(total, sums, strict=True))
+        total = sums if total is None else _added([total, sums])
     return np.concatenate(rows), total
 
 
@@ -280,22 +296,46 @@ def _run(
     n_jobs: int,
     block_rows: int | None,
     desc: str,
+    combine: Callable[[Iterable[Any]], Any],
 ) -> Iterator[Any]:
-    """Yield `f` of every block in the order of the rows."""
+    """Yield `f` of every block in the order of the rows; from a cluster, what `combine` makes of a run of blocks."""
     for a in aligned:
         if a.shape[0] != X.shape[0]:
             msg = f"an aligned array has {a.shape[0]} rows, X has {X.shape[0]}."
             raise ValueError(msg)
     X = as_rows(X)
     block_rows = block_rows or default_block_rows(X.shape[1])
-    client = _active_client() if is_dask(X) else None
+    client = active_client() if is_dask(X) else None
     if client is not None:
-        yield from _on_cluster(client, f, X, aligned, constants, desc)
+        task = functools.partial(_chunks_task, f, combine, block_rows)
+        yield from run_on_cluster(client, task, X, aligned, constants, desc)
         return
     blocks = ((block, [a[rows] for a in aligned]) for rows, block in iter_blocks(X, block_rows))
     total = len(row_slices(X.shape[0], block_rows))
     with _linear_algebra().limit(limits=1, user_api="blas"):
         yield from progress(_on_threads(f, blocks, constants, n_jobs), total=total, desc=desc)
+
+
+def _chunks_task(
+    f: Callable[..., Any],
+    combine: Callable[[Iterable[Any]], Any],
+    block_rows: int,
+    chunks: Sequence[Any],
+    aligned: Sequence[Any],
+    *constants: Any,
+) -> Any:
+    """Apply `f` to the blocks of some chunks on a worker."""
+
+    def results() -> Iterator[Any]:
+        start = 0
+        for chunk in chunk_values(chunks):
+            for rows, block in iter_blocks(chunk, block_rows):
+                at = slice(start + rows.start, start + rows.stop)
+                yield _call(f, block, [a[at] for a in aligned], constants)
+            start += chunk.shape[0]
+
+    with _linear_algebra().limit(limits=1, user_api="blas"):
+        return combine(results())
 
 
 def _on_threads(
@@ -324,39 +364,3 @@ def _on_threads(
 def _linear_algebra() -> ThreadpoolController:
     """Return the handle on the loaded libraries; finding them takes longer than a pass over a small matrix."""
     return ThreadpoolController()
-
-
-def _active_client() -> Any:
-    """Return the client of the running `dask.distributed` cluster, or `None`."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        return distributed.get_client()
-    except ValueError:  # imported, but no client has been made
-        return None
-
-
-def _on_cluster(
-    client: Any, f: Callable[..., Any], X: Any, aligned: Sequence[Any], constants: Sequence[Any], desc: str
-) -> Iterator[Any]:
-    """Run one task per chunk of rows on the cluster; constants travel once."""
-    if X.numblocks[0] > MAX_CLUSTER_TASKS:
-        X = X.rechunk({0: -(-X.shape[0] // MAX_CLUSTER_TASKS)})
-    # without hashing: a constant equal to that of the pass before would share its key, and be released with it
-    shared = client.scatter(list(constants), broadcast=True, hash=False) if constants else []
-    bounds = np.concatenate([[0], np.cumsum(X.chunks[0])]).tolist()
-    chunks = client.compute([X.blocks[i].to_delayed().ravel()[0] for i in range(X.numblocks[0])])
-    futures = [
-        client.submit(_chunk_task, f, chunk, [a[start:stop] for a in aligned], *shared, pure=False)
-        for chunk, start, stop in zip(chunks, bounds[:-1], bounds[1:], strict=True)
-    ]
-    del chunks
-    for future in progress(futures, total=len(futures), desc=desc):
-        yield future.result()
-
-
-def _chunk_task(f: Callable[..., Any], chunk: Any, aligned: Sequence[Any], *constants: Any) -> Any:
-    """Apply `f` to one chunk on a worker."""
-    with _linear_algebra().limit(limits=1, user_api="blas"):
-        return _call(f, as_block(chunk), aligned, constants)

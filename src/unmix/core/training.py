@@ -17,6 +17,7 @@ from unmix.core.blocks import (
     reduce_rows,
     row_slices,
 )
+from unmix.core.cluster import computed
 from unmix.core.networks import Batch
 
 BUFFER_BLOCKS = 8
@@ -195,7 +196,7 @@ def batches(rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: n
 
 def _read(X: Any, slices: list[slice], at: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
     """Read blocks from disk or a Dask array; return them and the positions of rows within them."""
-    blocks = [X[s].compute(scheduler="synchronous") if is_dask(X) else X[s] for s in slices]
+    blocks = [computed(X[s]) if is_dask(X) else X[s] for s in slices]
     starts = np.array([s.start for s in slices])
     offsets = np.concatenate([[0], np.cumsum([s.stop - s.start for s in slices])[:-1]])
     k = np.searchsorted(starts, at, side="right") - 1
