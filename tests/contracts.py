@@ -223,6 +223,7 @@ TOOLS = {
             "varm['archetypes']",
             "obs['archetypes']",
             "obs['archetypes_anchor']",
+            "obs['archetypes_status']",
             "uns['archetypes']",
         },
     ),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.optimize import minimize
 
 from unmix.core import _wolfe
@@ -167,3 +168,18 @@ def test_starts_are_distinct_rows():
         rng = np.random.default_rng(0)
         assert len(set(furthest_sum(X, n, rng))) == n
         assert len(set(archetypal_plus_plus(X, n, rng))) == n
+
+
+def test_sparse_rows_give_the_fit_of_dense_ones():
+    rng = np.random.default_rng(3)
+    X = rng.dirichlet(np.full(4, 0.3), 400) @ (5 * rng.random((4, 60)) * (rng.random((4, 60)) < 0.4))
+    X = np.where(X > 0.05, X, 0) + 0.01 * (rng.random(X.shape) < 0.1)
+    dense = fit_archetypes(X, 4, n_restarts=3, tol=1e-9)
+    fit = fit_archetypes(sparse.csr_array(X), 4, n_restarts=3, tol=1e-9)
+    np.testing.assert_allclose(fit.explained_variance, dense.explained_variance, rtol=1e-6)
+    np.testing.assert_allclose(fit.B @ X, fit.Z, atol=1e-9)
+    assert weights_gap(X, fit.Z, fit.W).max() < 1e-6 * fit.losses[-1]
+    direct = ((X - fit.W @ fit.Z) ** 2).sum() / ((X - X.mean(axis=0)) ** 2).sum()
+    np.testing.assert_allclose(fit.explained_variance, 1 - direct, rtol=1e-8)
+    with pytest.raises(ValueError, match="delta=0 or components"):
+        fit_archetypes(sparse.csr_array(X), 4, delta=0.1)

@@ -222,3 +222,69 @@ def test_transform_needs_no_gene_but_some(fitted):
     foreign = ad.AnnData(np.ones((3, 2), dtype=np.float32))
     with pytest.raises(ValueError, match="share none"):
         um.tl.transform(foreign, spots, key="archetypes")
+
+
+def test_rows_whose_counts_are_mostly_chance_are_projected():
+    spots, truth, sets = tissue()
+    clean = um.tl.starfysh_archetypes(spots, 3, resolution=None, copy=True)
+    rng = np.random.default_rng(0)
+    X = spots.X.toarray()
+    for i, n in ((7, 2), (91, 3), (200, 5)):
+        X[i] = rng.multinomial(n, X[i] / X[i].sum())
+    spots.X = sparse.csr_matrix(X)
+    um.tl.starfysh_archetypes(spots, signatures=sets, resolution=None)
+    shallow = spots.obs["archetypes_status"] == "shallow"
+    assert np.flatnonzero(shallow).tolist() == [7, 91, 200]
+    assert spots.uns["archetypes"]["n_shallow"] == 3
+    W, reference = um.get.archetypes(spots).to_numpy(), um.get.archetypes(clean).to_numpy()
+    assert W.shape[1] == 3
+    np.testing.assert_allclose(W.sum(axis=1), 1)
+    cosine = np.corrcoef(W[~shallow].T, reference[~shallow].T)[:3, 3:]
+    assert cosine.max(axis=1).min() > 0.999
+    assert set(spots.obs["archetypes_anchor"][shallow]) == {"none"}
+
+
+def test_genes_themselves_can_be_fitted():
+    spots, truth, _ = tissue(150)
+    um.tl.starfysh_archetypes(spots, 3, use_rep="X", resolution=None)
+    W = um.get.archetypes(spots).to_numpy()
+    assert spots.uns["archetypes"]["archetypes"].shape == (3, 200)
+    correlation = np.corrcoef(W.T, truth.T)[:3, 3:]
+    assert correlation.max(axis=1).min() > 0.75
+    again = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
+    um.tl.transform(again, spots, key="archetypes")
+    np.testing.assert_allclose(again.obsm["X_archetypes"], W, atol=1e-6)
+    with pytest.raises(ValueError, match="0 with `use_rep='X'`"):
+        um.tl.starfysh_archetypes(spots, 3, use_rep="X", delta=0.2)
+
+
+@pytest.mark.parametrize("use_rep", [None, "X"])
+def test_a_file_is_read_block_by_block(tmp_path, monkeypatch, use_rep):
+    """With no room to gather anything the numbers stay the same, and what is read at once stays small."""
+    from unmix.core import scaled
+    from unmix.tl import _archetype_input
+
+    for name in ("PARALLEL_ROWS", "RANK_ROWS"):
+        monkeypatch.setattr(_archetype_input, name, 100)
+    spots, _, sets = tissue(300)
+    spots.write_h5ad(tmp_path / "spots.h5ad")
+    options = {"signatures": sets, "resolution": None, "use_rep": use_rep, "coreset": 150}
+    um.tl.starfysh_archetypes(spots, 3, **options)
+    for module in (scaled, um.core.markers):
+        monkeypatch.setattr(module, "GATHER_ENTRIES", 5_000)
+    monkeypatch.setattr(um.core.archetypes, "CORESET_BOUNDS", (100, 100))
+    monkeypatch.setattr(um.core.blocks, "BLOCK_ENTRIES", 64 * 200)
+    sizes, read = [], scaled.ScaledRows.__getitem__
+
+    def watched(self, which):
+        block = read(self, which)
+        sizes.append(block.nnz)
+        return block
+
+    monkeypatch.setattr(scaled.ScaledRows, "__getitem__", watched)
+    on_disk = ad.read_h5ad(tmp_path / "spots.h5ad", backed="r")
+    again = um.tl.starfysh_archetypes(on_disk, 3, copy=True, **options)
+    for what in ("weights", "proportions"):
+        np.testing.assert_allclose(um.get.archetypes(again, what=what), um.get.archetypes(spots, what=what), atol=2e-5)
+    assert spots.X.nnz > 30_000
+    assert max(sizes) < 40_000

@@ -11,7 +11,14 @@ import numpy as np
 
 from unmix.core import _wolfe
 from unmix.core.archetype_starts import archetypal_plus_plus, furthest_sum
-from unmix.core.archetype_weights import nearest_archetype, over_rows, sum_rows, weigh_archetypes
+from unmix.core.archetype_weights import (
+    nearest_archetype,
+    over_rows,
+    row_squares,
+    some_rows,
+    sum_rows,
+    weigh_archetypes,
+)
 from unmix.core.blocks import row_slices
 
 RACE_TOL = 1e-2
@@ -26,19 +33,28 @@ _NOTHING: Any = None
 
 @dataclass(frozen=True)
 class Problem:
-    """Centred rows, their weights and the constants of the loss."""
+    """Rows, their weights and the constants of the loss."""
 
-    X: np.ndarray
+    X: Any
+    """Centred where dense; simplex weights make the loss the same for sparse rows, which are not."""
     weights: np.ndarray | None
     scale: float
     total: float
+    """Sum of squares of the rows as they are."""
+    spread: float
+    """Sum of squares about the mean."""
     n_jobs: int
 
     @classmethod
-    def of(cls, X: np.ndarray, weights: np.ndarray | None, delta: float, n_jobs: int) -> "Problem":
-        squares = np.einsum("ij,ij->i", X, X)
+    def of(cls, X: Any, weights: np.ndarray | None, delta: float, n_jobs: int) -> "Problem":
+        squares = over_rows(row_squares, X, n_jobs=n_jobs)
         total = float(squares.sum() if weights is None else squares @ weights)
-        return cls(X, weights, 1.0 + delta, total, n_jobs)
+        spread = total
+        if not isinstance(X, np.ndarray):
+            share = np.full((X.shape[0], 1), 1.0) if weights is None else weights[:, None]
+            sums = sum_rows(lambda x, w: w.T @ x, X, share, n_jobs=n_jobs).ravel()
+            spread = total - float(sums @ sums) / float(share.sum())
+        return cls(X, weights, 1.0 + delta, total, spread, n_jobs)
 
     def take(self, sample: tuple[np.ndarray, np.ndarray]) -> "Problem":
         rows, weights = sample
@@ -54,7 +70,7 @@ class Problem:
 
     def explained(self, loss: float) -> float:
         """Return the share of the total sum of squares that is explained."""
-        return 1.0 - loss / self.total if self.total > 0 else np.nan
+        return 1.0 - loss / self.spread if self.spread > 0 else np.nan
 
     def loss(self, Z: np.ndarray, W: np.ndarray, WtW: np.ndarray, WtX: np.ndarray) -> float:
         """Return the loss from products, total - 2 <W'X, Z> + <W'W, Z Z'>, or from residuals where little is left."""
@@ -100,11 +116,13 @@ def start(problem: Problem, K: int, rng: np.random.Generator, turn: int) -> Stat
     """Return a start whose archetypes are K rows, chosen by furthest sum and archetypal ++ in turn."""
     X = problem.X
     rows = furthest_sum(X, K, rng) if turn % 2 == 0 else archetypal_plus_plus(X, K, rng, problem.weights)
-    room = X.shape[1] + 2
+    room = min(X.shape[0], X.shape[1]) + 2
     index, lam = np.zeros((K, room), dtype=np.int64), np.zeros((K, room))
     index[:, 0], lam[:, 0] = np.arange(K), 1.0
-    Z = problem.scale * X[rows]
-    return State(Z, nearest_archetype(X, Z, Z @ Z.T), rows, index, lam, np.ones(K, dtype=np.int64))
+    Z = problem.scale * some_rows(X, rows)
+    G = Z @ Z.T
+    W = over_rows(lambda x: nearest_archetype(x, Z, G), X, n_jobs=problem.n_jobs)
+    return State(Z, W, rows, index, lam, np.ones(K, dtype=np.int64))
 
 
 def race(problem: Problem, starts: list[State], tol: float, max_iter: int) -> tuple[State, tuple[float, ...]]:
@@ -129,7 +147,7 @@ def descend(problem: Problem, state: State, tol: float, max_iter: int) -> State:
         else:
             change = state.loss - trial.loss
             state = replace(trial, losses=(*state.losses, trial.loss))
-            if change <= tol * state.loss or state.loss <= NOISE_FLOOR * problem.total:
+            if change <= tol * state.loss or state.loss <= NOISE_FLOOR * problem.spread:
                 return replace(state, converged=True)
             momentum = min(1.1 * momentum + 0.05, 2.0)
         step = _move_archetypes(problem, state)
@@ -152,7 +170,7 @@ def _move_archetypes(problem: Problem, state: State) -> State:
     )
     for _ in range(SWEEPS):
         candidates = _with_entering(problem, candidates, Z, state.WtW, state.WtX)
-        rows = problem.X[candidates]
+        rows = some_rows(problem.X, candidates)
         _wolfe.sweep_hull(rows, Z, state.WtW, state.WtX, index, lam, size, problem.scale, WOLFE_TOL)
     return replace(state, Z=Z, candidates=candidates, index=index, lam=lam, size=size)
 
@@ -181,5 +199,5 @@ def _parts(heights: np.ndarray) -> list[tuple[slice, np.ndarray]]:
 def _extrapolate(problem: Problem, state: State, T: np.ndarray) -> State:
     """Return the state with its archetypes at the points of the candidates' hull nearest to T."""
     index, lam, size, Z = (a.copy() for a in (state.index, state.lam, state.size, state.Z))
-    _wolfe.project_rows(problem.X[state.candidates], T, Z, index, lam, size, problem.scale, WOLFE_TOL)
+    _wolfe.project_rows(some_rows(problem.X, state.candidates), T, Z, index, lam, size, problem.scale, WOLFE_TOL)
     return replace(state, Z=Z, index=index, lam=lam, size=size)

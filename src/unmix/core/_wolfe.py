@@ -132,7 +132,7 @@ def project_on_hull(X, t, index, lam, n, z, tol):
     `index` and `lam` hold the support to start from (its first `n` entries) and have room for D + 2; the support's new
     size is returned. The point is optimal once no row x has <x, z - t> < <z, z - t> - tol |z - t|^2.
     """
-    D = t.size
+    D = min(t.size, X.shape[0])  # a support holds no more rows than there are
     M = np.empty((D + 2, D + 2))
     u = np.empty(D + 2)
     for _ in range(4 * D + 20):

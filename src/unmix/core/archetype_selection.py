@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from unmix.core.archetype_weights import weigh_archetypes
+from unmix.core.archetype_weights import squared_distances, squared_residuals, weigh_archetypes
 from unmix.core.archetypes import fit_archetypes
 
 MIN_STABILITY = 0.85
@@ -29,7 +30,7 @@ class Selection:
 
 
 def select_n_archetypes(
-    X: np.ndarray,
+    X: Any,
     candidates: Sequence[int],
     *,
     n_splits: int = 6,
@@ -52,11 +53,11 @@ def select_n_archetypes(
     3
     """
     rng = np.random.default_rng(rng)
-    ks = np.array([k for k in candidates if 1 <= k <= len(X) // 4] or [1])
+    ks = np.array([k for k in candidates if 1 <= k <= X.shape[0] // 4] or [1])
     table = np.zeros((len(ks), 3))
     for seed in rng.spawn(n_splits):
-        rows = X[seed.permutation(len(X))[:max_rows]]
-        subsets = [seed.permutation(len(rows)) for _ in range(2)]
+        rows = X[np.sort(seed.permutation(X.shape[0])[:max_rows])]
+        subsets = [seed.permutation(rows.shape[0]) for _ in range(2)]
         for i, k in enumerate(ks):
             table[i] += _compare_subsets(rows, subsets, int(k), n_restarts, seed, n_jobs)
     table /= n_splits
@@ -64,10 +65,10 @@ def select_n_archetypes(
 
 
 def _compare_subsets(
-    X: np.ndarray, orders: list[np.ndarray], k: int, n_restarts: int, rng: np.random.Generator, n_jobs: int
+    X: Any, orders: list[np.ndarray], k: int, n_restarts: int, rng: np.random.Generator, n_jobs: int
 ) -> np.ndarray:
     """Return stability, held-out and explained variance of fits of k archetypes to the first rows of two orders."""
-    n = int(np.ceil(SUBSET * len(X)))
+    n = int(np.ceil(SUBSET * X.shape[0]))
     fits = [fit_archetypes(X[o[:n]], k, n_restarts=n_restarts, tol=1e-4, rng=rng, n_jobs=n_jobs) for o in orders]
     held = np.mean([held_out_variance(X[o[n:]], fit.Z) for o, fit in zip(orders, fits, strict=True)])
     explained = np.mean([fit.explained_variance for fit in fits])
@@ -85,10 +86,10 @@ def agreement(A: np.ndarray, B: np.ndarray) -> float:
     return float(cosine[rows, columns].mean())
 
 
-def held_out_variance(X: np.ndarray, Z: np.ndarray) -> float:
+def held_out_variance(X: Any, Z: np.ndarray) -> float:
     """Return the share of the variance of X about its mean that mixtures of Z explain."""
-    total = ((X - X.mean(axis=0)) ** 2).sum()
-    residual = ((X - weigh_archetypes(X, Z) @ Z) ** 2).sum()
+    total = squared_distances(X, X.mean(axis=0)[None]).sum()
+    residual = squared_residuals(X, weigh_archetypes(X, Z), Z).sum()
     return float(1.0 - residual / total) if total > 0 else np.nan
 
 

@@ -1,19 +1,28 @@
 """Where a fit of archetypes starts: rows far from each other, and a sample of the rows to run the starts on."""
 
+from typing import Any
+
 import numpy as np
 
-from unmix.core.archetype_weights import weigh_archetypes
+from unmix.core.archetype_weights import (
+    over_rows,
+    row_squares,
+    some_rows,
+    squared_distances,
+    squared_residuals,
+    weigh_archetypes,
+)
 
 CORESET_SHARE = 0.1
 CORESET_BOUNDS = (1_000, 20_000)
 
 
-def furthest_sum(X: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def furthest_sum(X: Any, n: int, rng: np.random.Generator) -> np.ndarray:
     """Return n distinct rows, each in turn the one with the largest sum of distances to the others chosen.
 
     The first is drawn at random; ten rounds more replace the one chosen longest ago (Morup and Hansen, 2012).
     """
-    chosen = [int(rng.integers(len(X)))]
+    chosen = [int(rng.integers(X.shape[0]))]
     total = _distances(X, chosen[0])
     for k in range(1, n + 10):
         if k >= n:
@@ -25,41 +34,42 @@ def furthest_sum(X: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     return np.array(chosen)
 
 
-def archetypal_plus_plus(
-    X: np.ndarray, n: int, rng: np.random.Generator, weights: np.ndarray | None = None
-) -> np.ndarray:
+def archetypal_plus_plus(X: Any, n: int, rng: np.random.Generator, weights: np.ndarray | None = None) -> np.ndarray:
     """Return n distinct rows, each drawn in proportion to its squared distance from the hull of those before.
 
     (Mair and Sjolund, Archetypal Analysis++, 2023.)
     """
-    w = np.ones(len(X)) if weights is None else weights
+    w = np.ones(X.shape[0]) if weights is None else weights
     chosen: list[int] = []
-    distance = np.ones(len(X))
+    distance = np.ones(X.shape[0])
     for _ in range(n):
         p = distance * w
         p[chosen] = 0.0
         if p.sum() <= 0:
-            p = np.ones(len(X))
+            p = np.ones(X.shape[0])
             p[chosen] = 0.0
-        chosen.append(int(rng.choice(len(X), p=p / p.sum())))
-        Z = X[chosen]
-        distance = ((X - weigh_archetypes(X, Z) @ Z) ** 2).sum(axis=1)
+        chosen.append(int(rng.choice(X.shape[0], p=p / p.sum())))
+        Z = some_rows(X, np.array(chosen))
+        distance = squared_residuals(X, weigh_archetypes(X, Z), Z)
     return np.array(chosen)
 
 
-def coreset_rows(X: np.ndarray, coreset: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+def coreset_rows(X: Any, coreset: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     """Return rows drawn half uniformly, half by squared distance from the mean, and weights that undo it."""
-    n = len(X)
+    n = X.shape[0]
     size = int(np.clip(CORESET_SHARE * n, *CORESET_BOUNDS)) if coreset is None else coreset
     if size >= n:
         return None
-    squares = np.einsum("ij,ij->i", X, X)
+    squares = over_rows(row_squares, X, n_jobs=1)
     p = 0.5 / n + 0.5 * squares / max(squares.sum(), np.finfo(float).tiny)
     p /= p.sum()
     rows = np.sort(rng.choice(n, size, replace=False, p=p))
     return rows, 1.0 / (size * p[rows])
 
 
-def _distances(X: np.ndarray, row: int) -> np.ndarray:
+def _distances(X: Any, row: int) -> np.ndarray:
     """Return the distances of all rows from one of them."""
-    return np.sqrt(((X - X[row]) ** 2).sum(axis=1))
+    if isinstance(X, np.ndarray):
+        return np.sqrt(((X - X[row]) ** 2).sum(axis=1))
+    distances: np.ndarray = np.sqrt(squared_distances(X, some_rows(X, np.array([row]))).ravel())
+    return distances

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from unmix.core import _wolfe
 from unmix.core.blocks import default_block_rows, map_rows, reduce_rows
@@ -18,7 +19,7 @@ def weigh_archetypes(X: Any, Z: np.ndarray, *, start: np.ndarray | None = None, 
     Parameters
     ----------
     X
-        Rows, n_obs x D.
+        Rows, n_obs x D; sparse ones stay sparse.
     Z
         Archetypes, K x D.
     start
@@ -61,22 +62,58 @@ def hull_gap(X: np.ndarray, Z: np.ndarray, W: np.ndarray, weights: np.ndarray | 
     return (gradient * Z).sum(axis=1) - (gradient @ X.T).min(axis=1)
 
 
-def nearest_archetype(X: np.ndarray, Z: np.ndarray, G: np.ndarray) -> np.ndarray:
+def squared_distances(X: Any, Z: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
+    """Return the squared distance of every row from every row of Z, n_obs x K."""
+    norms = (Z**2).sum(axis=1)
+    return over_rows(lambda x: np.maximum(row_squares(x)[:, None] - 2.0 * (x @ Z.T) + norms, 0.0), X, n_jobs=n_jobs)
+
+
+def squared_residuals(X: Any, W: np.ndarray, Z: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
+    """Return |x - w Z|^2 of every row."""
+    return over_rows(lambda x, w: _residuals(x, w, Z), X, W, n_jobs=n_jobs)
+
+
+def _residuals(x: Any, w: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    if not sparse.issparse(x):
+        return ((x - w @ Z) ** 2).sum(axis=1)
+    fit = w * (2.0 * (x @ Z.T) - w @ (Z @ Z.T))
+    return np.maximum(row_squares(x) - fit.sum(axis=1), 0.0)
+
+
+def row_squares(X: Any) -> np.ndarray:
+    """Return the squared norm of every row of a block."""
+    if sparse.issparse(X):
+        return np.asarray(X.power(2).sum(axis=1)).ravel()
+    return np.einsum("ij,ij->i", X, X)
+
+
+def some_rows(X: Any, rows: Any) -> np.ndarray:
+    """Return a few rows, dense."""
+    part = X[rows]
+    return np.asarray(part.toarray() if sparse.issparse(part) else part)
+
+
+def nearest_archetype(X: Any, Z: np.ndarray, G: np.ndarray) -> np.ndarray:
     """Return one-hot mixtures: the archetype nearest to every row."""
     W = np.zeros((X.shape[0], len(Z)))
     W[np.arange(X.shape[0]), (2.0 * (X @ Z.T) - np.diag(G)).argmax(axis=1)] = 1.0
     return W
 
 
-def over_rows(f: Callable[..., Any], X: np.ndarray, *aligned: np.ndarray, n_jobs: int) -> Any:
+def in_memory(X: Any) -> bool:
+    """Tell whether X is a matrix, rather than something that rows are read from."""
+    return isinstance(X, np.ndarray) or sparse.issparse(X)
+
+
+def over_rows(f: Callable[..., Any], X: Any, *aligned: np.ndarray, n_jobs: int) -> Any:
     """Map over rows; a matrix of one block is not worth the walk."""
-    if len(X) <= default_block_rows(X.shape[1]):
+    if in_memory(X) and X.shape[0] <= default_block_rows(X.shape[1]):
         return f(X, *aligned)
     return map_rows(f, X, *aligned, n_jobs=n_jobs)
 
 
-def sum_rows(f: Callable[..., Any], X: np.ndarray, *aligned: np.ndarray, n_jobs: int) -> Any:
+def sum_rows(f: Callable[..., Any], X: Any, *aligned: np.ndarray, n_jobs: int) -> Any:
     """Sum over rows, likewise."""
-    if len(X) <= default_block_rows(X.shape[1]):
+    if in_memory(X) and X.shape[0] <= default_block_rows(X.shape[1]):
         return f(X, *aligned)
     return reduce_rows(f, X, *aligned, n_jobs=n_jobs)

@@ -7,12 +7,14 @@ Both blocks are minimised exactly in turn (:mod:`unmix.core._archetype_descent`,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from unmix.core._archetype_descent import Problem, State, descend, race, start
-from unmix.core.archetype_starts import coreset_rows
+from unmix.core.archetype_starts import CORESET_BOUNDS, coreset_rows
+from unmix.core.archetype_weights import in_memory
 
 ANCHOR_FLOOR = 1e-8
 
@@ -49,7 +51,7 @@ class Archetypes:
 
 
 def fit_archetypes(
-    X: np.ndarray,
+    X: Any,
     n_archetypes: int,
     *,
     weights: np.ndarray | None = None,
@@ -66,7 +68,7 @@ def fit_archetypes(
     Parameters
     ----------
     X
-        Rows in a reduced space, n_obs x D.
+        Rows in a reduced space, n_obs x D; or sparse rows (CSR, or anything whose row slices are), which stay sparse.
     n_archetypes
         Number of archetypes K, at most n_obs.
     weights
@@ -108,10 +110,13 @@ def fit_archetypes(
     >>> np.allclose(fit.W[3:] @ fit.Z, mixtures @ corners, atol=1e-6)
     True
     """
-    X = np.ascontiguousarray(X, dtype=np.float64)
+    if isinstance(X, np.ndarray):
+        X = np.ascontiguousarray(X, dtype=np.float64)
+    if not in_memory(X) and X.shape[0] <= CORESET_BOUNDS[0]:
+        X = X[0 : X.shape[0]]  # no more than a coreset, and read over and over
     _check(X, n_archetypes, weights, delta)
-    mean = X.mean(axis=0)
-    problem = Problem.of(X - mean, weights, delta, n_jobs)
+    mean = X.mean(axis=0) if isinstance(X, np.ndarray) else np.zeros(X.shape[1])
+    problem = Problem.of(X - mean if isinstance(X, np.ndarray) else X, weights, delta, n_jobs)
     rng = np.random.default_rng(rng)
     rows = coreset_rows(problem.X, coreset, rng)
     sample = problem if rows is None else problem.take(rows)
@@ -128,7 +133,7 @@ def _result(problem: Problem, state: State, mean: np.ndarray, restarts: tuple[fl
     order = np.argsort(-state.W.sum(axis=0), kind="stable")
     rows, lam = zip(*(_anchors(state, k) for k in order), strict=True)
     indptr = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-    B = sparse.csr_array((np.concatenate(lam), np.concatenate(rows), indptr), shape=(len(order), len(problem.X)))
+    B = sparse.csr_array((np.concatenate(lam), np.concatenate(rows), indptr), shape=(len(order), problem.X.shape[0]))
     B.sum_duplicates()
     return Archetypes(
         W=np.ascontiguousarray(state.W[:, order]),
@@ -148,17 +153,21 @@ def _anchors(state: State, k: int) -> tuple[np.ndarray, np.ndarray]:
     return state.candidates[state.index[k, : state.size[k]]][kept], lam[kept] / lam[kept].sum()
 
 
-def _check(X: np.ndarray, K: int, weights: np.ndarray | None, delta: float) -> None:
+def _check(X: Any, K: int, weights: np.ndarray | None, delta: float) -> None:
     """Refuse what cannot be fitted."""
-    if X.ndim != 2 or not np.isfinite(X).all():
+    if isinstance(X, np.ndarray) and (X.ndim != 2 or not np.isfinite(X).all()):
         msg = "archetypes need a two-dimensional array of finite numbers; remove rows or columns with NaN or inf."
         raise ValueError(msg)
-    if not 1 <= K <= len(X):
-        msg = f"n_archetypes={K}, but it must lie between 1 and the number of rows, {len(X)}."
+    n = X.shape[0]
+    if not 1 <= K <= n:
+        msg = f"n_archetypes={K}, but it must lie between 1 and the number of rows, {n}."
         raise ValueError(msg)
     if delta < 0:
         msg = f"delta={delta}, but archetypes can only be allowed outside the hull (delta >= 0)."
         raise ValueError(msg)
-    if weights is not None and (len(weights) != len(X) or not np.isfinite(weights).all() or np.min(weights) < 0):
-        msg = f"weights must be {len(X)} finite, non-negative numbers, one a row."
+    if delta > 0 and not isinstance(X, np.ndarray):
+        msg = f"delta={delta}, but archetypes of sparse rows cannot lie outside the hull; use delta=0 or components."
+        raise ValueError(msg)
+    if weights is not None and (len(weights) != n or not np.isfinite(weights).all() or np.min(weights) < 0):
+        msg = f"weights must be {n} finite, non-negative numbers, one a row."
         raise ValueError(msg)

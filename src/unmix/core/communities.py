@@ -5,11 +5,14 @@ archetypes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import squareform
+
+from unmix.core.archetype_weights import squared_distances
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,14 @@ def merge(
     return W @ member.T, sparse.csr_array(sparse.csr_array(share) @ B), share @ Z
 
 
-def nearest_communities(X: np.ndarray, Z: np.ndarray, share: float = 0.1) -> np.ndarray:
+def nearest_communities(X: Any, Z: np.ndarray, share: float = 0.1) -> np.ndarray:
     """Return the community of every archetype, n_obs x K: the given share of all rows that is nearest to it."""
-    size = min(max(int(np.ceil(share * len(X))), 2), len(X))
-    member = np.zeros((len(X), len(Z)), dtype=bool)
-    for k, z in enumerate(Z):
-        order = np.argsort(((X - z) ** 2).sum(axis=1), kind="stable")
+    n = X.shape[0]
+    size = min(max(int(np.ceil(share * n)), 2), n)
+    member = np.zeros((n, len(Z)), dtype=bool)
+    distance = squared_distances(X, Z)
+    for k in range(len(Z)):
+        order = np.argsort(distance[:, k], kind="stable")
         member[order[:size], k] = True
     return member
 

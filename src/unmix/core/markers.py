@@ -2,6 +2,7 @@
 
 # mypy: disallow-untyped-defs=False
 from dataclasses import dataclass
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import sparse
 from scipy.stats import norm
 
 from unmix.core.matching import adjust
+from unmix.core.scaled import GATHER_ENTRIES
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,51 @@ def rank_markers(X: sparse.csc_array, member: np.ndarray, *, tie_correct: bool =
     `scanpy.tl.rank_genes_groups(method="wilcoxon")`. Groups that are empty or hold all rows get score 0 and p 1.
     """
     member = np.ascontiguousarray(member, dtype=bool)
+    return _tested([_statistics(X, member)], member, tie_correct)
+
+
+def rank_streamed(Y: Any, member: np.ndarray, expressed: np.ndarray, *, tie_correct: bool = True) -> Markers:
+    """Rank all genes of rows that are read from somewhere: as many genes at a time as fit in memory.
+
+    Parameters
+    ----------
+    Y
+        Non-negative, log-transformed rows, with `of(genes)` and `gathered()` (:class:`unmix.core.scaled.ScaledRows`).
+    member, tie_correct
+        As in :func:`rank_markers`.
+    expressed
+        Number of rows that express each gene.
+    """
+    member = np.ascontiguousarray(member, dtype=bool)
+    part = np.cumsum(expressed) // GATHER_ENTRIES
+    chunks = [np.flatnonzero(part == p) for p in np.unique(part)]
+    found = [_statistics(sparse.csc_array(Y.of(genes).gathered()), member) for genes in chunks]
+    return _tested(found, member, tie_correct)
+
+
+def _statistics(X: sparse.csc_array, member: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return rank sums, sums and counts (genes x groups), tie factors, totals and numbers of nonzeros of the genes."""
+    total = np.asarray(X.sum(axis=0)).ravel()
+    return (*_rank_sums(X.data, X.indices, X.indptr, member), total, np.diff(X.indptr))
+
+
+def _tested(parts: list[tuple[np.ndarray, ...]], member: np.ndarray, tie_correct: bool) -> Markers:
+    """Turn the statistics of parts of the genes into those of :class:`Markers`."""
+    ranks, sums, counts, ties, total, expressed = (np.concatenate(column) for column in zip(*parts, strict=True))
     n, n_in = len(member), member.sum(axis=0).astype(float)
-    ranks, sums, counts, ties = _rank_sums(X.data, X.indices, X.indptr, member)
-    total, expressed = np.asarray(X.sum(axis=0)).ravel()[:, None], np.diff(X.indptr)[:, None]
     n_out = n - n_in
     spread = np.sqrt((ties if tie_correct else np.ones_like(ties))[:, None] * (n_in * n_out * (n + 1) / 12.0))
     score = np.divide(ranks - n_in * (n + 1) / 2.0, spread, out=np.zeros_like(ranks), where=spread > 0)
     pval = 2.0 * norm.sf(np.abs(score))
     level = np.expm1(sums / np.maximum(n_in, 1)) + 1e-9
-    rest = np.expm1((total - sums) / np.maximum(n_out, 1)) + 1e-9
+    rest = np.expm1((total[:, None] - sums) / np.maximum(n_out, 1)) + 1e-9
     return Markers(
         score=score,
         pval=pval,
         qval=np.apply_along_axis(adjust, 0, pval),
         log_fold_change=np.log2(level / rest),
         share=counts / np.maximum(n_in, 1),
-        share_rest=(expressed - counts) / np.maximum(n_out, 1),
+        share_rest=(expressed[:, None] - counts) / np.maximum(n_out, 1),
         specificity=np.log2(level / _best_other(level)),
     )
 

@@ -1,10 +1,16 @@
 """Principal components of sparse data without centring it, and how many of them stand above permuted data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
+
+from unmix.core.blocks import map_rows
+from unmix.core.svd import svd
+
+KRYLOV_PASSES = 10
 
 
 @dataclass(frozen=True)
@@ -16,13 +22,21 @@ class Components:
     mean: np.ndarray
     values: np.ndarray
 
+    def first(self, k: int) -> "Components":
+        """Return the first k components; all singular values are kept."""
+        return replace(self, scores=self.scores[:, :k], loadings=self.loadings[:, :k])
 
-def principal_components(Y: sparse.csr_array, k: int, rng: np.random.Generator) -> Components:
+
+def principal_components(Y: Any, k: int, rng: np.random.Generator, *, n_jobs: int = 1) -> Components:
     """Return the first k principal components of sparse rows; centring is implicit, so that Y stays sparse.
 
-    The largest loading of every component is positive.
+    The largest loading of every component is positive. A matrix in memory is treated by Lanczos' method, rows that are
+    read from elsewhere by a block Krylov method of ten passes.
     """
     n, genes = Y.shape
+    if not sparse.issparse(Y):
+        found = svd(Y, k, center=True, n_passes=KRYLOV_PASSES, rng=rng, n_jobs=n_jobs)
+        return Components(found.U * found.S, found.V, found.mean, found.S)
     mean = np.asarray(Y.mean(axis=0)).ravel()
     if min(n, genes) <= k + 1:
         U, s, Vt = np.linalg.svd(Y.toarray() - mean, full_matrices=False)
@@ -33,6 +47,17 @@ def principal_components(Y: sparse.csr_array, k: int, rng: np.random.Generator) 
     sign = np.sign(Vt[np.arange(len(s)), np.abs(Vt).argmax(axis=1)])
     sign[sign == 0] = 1.0
     return Components(U * (s * sign), (Vt * sign[:, None]).T, mean, s)
+
+
+def component_scores(Y: Any, components: Components, *, n_jobs: int = 1) -> np.ndarray:
+    """Return the scores of other rows."""
+    constants = (components.loadings, components.mean @ components.loadings)
+    scores: np.ndarray = map_rows(_scores, Y, constants=constants, n_jobs=n_jobs, desc="components")
+    return scores
+
+
+def _scores(block: sparse.csr_array, loadings: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    return np.asarray(block @ loadings) - shift
 
 
 def parallel_analysis(

@@ -4,12 +4,14 @@ Symbols: sets (genes x T, non-negative weights), effects and other statistics ge
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from unmix.core.blocks import map_rows
 from unmix.core.markers import Markers
 from unmix.core.regression import fit_poisson
+from unmix.core.scaled import cross_product
 from unmix.core.simplex import nnls
 
 EVENNESS = 0.005
@@ -60,7 +62,7 @@ def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds
     return genes[np.argsort(-markers.score[genes, k], kind="stable")[: limits.max_added]]
 
 
-def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) -> np.ndarray:
+def set_activities(Y: Any, sets: np.ndarray, member: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
     """Return the activity of every set in every row of linear expression: 0 at its background.
 
     What lies above the background is 1 on average. Genes are divided by the root of their mean, which makes Poisson
@@ -68,10 +70,10 @@ def set_activities(Y: sparse.csr_array, sets: np.ndarray, member: np.ndarray) ->
     lowest mean among communities (`member`, n_obs x K): where another archetype rules, the type is least there.
     Activities below it stay negative: cut at zero, the noise of absent types would add up to a share.
     """
-    mean = np.asarray(Y.mean(axis=0)).ravel()
+    mean = cross_product(Y, np.full((Y.shape[0], 1), 1.0 / Y.shape[0]), n_jobs=n_jobs).ravel()
     shared = np.maximum((sets > 0).sum(axis=1), 1)
     weight = np.divide(1.0, np.sqrt(mean) * shared**2, out=np.zeros_like(mean), where=mean > 0)
-    raw = np.asarray(Y @ (sets * weight[:, None]))
+    raw = map_rows(lambda y: np.asarray(y @ (sets * weight[:, None])), Y, n_jobs=n_jobs)
     filled = member[:, member.any(axis=0)]
     levels = (filled.T @ raw) / np.maximum(filled.sum(axis=0), 1)[:, None]
     raised = raw - (levels.min(axis=0) if len(levels) > 1 else raw.min(axis=0))
@@ -99,18 +101,16 @@ def scale_activities(activities: np.ndarray) -> np.ndarray:
     return activities * nnls(gram, (activities.sum(axis=0) + ridge / T)[None])[0]
 
 
-def set_proportions(Y: sparse.csr_array, sets: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+def set_proportions(Y: Any, estimates: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
     """Return shares of types by likelihood, given estimates of them: profiles S >= 0 first, then shares from S.
 
-    Profiles of the sets' genes are the least squares regression on the estimates, genes divided by the root of their
-    mean; shares maximise the Poisson likelihood of these genes in every row. Rows that hold none of them get equal
-    shares.
+    Y holds the sets' genes in linear expression. Their profiles are the least squares regression on the estimates, genes
+    divided by the root of their mean; shares maximise the Poisson likelihood of these genes in every row. Rows that hold
+    none of them get equal shares.
     """
-    genes = np.flatnonzero((sets.sum(axis=1) > 0) & (np.asarray(Y.sum(axis=0)).ravel() > 0))
-    chosen = sparse.csr_array(Y[:, genes])
     gram = estimates.T @ estimates
     gram += RIDGE * max(np.trace(gram), np.finfo(float).tiny) * np.eye(len(gram))
-    S = nnls(gram, np.asarray(chosen.T @ estimates))
-    weights = np.nan_to_num(fit_poisson(chosen, S).weights)
+    S = nnls(gram, cross_product(Y, estimates, n_jobs=n_jobs))
+    weights = np.nan_to_num(fit_poisson(Y, S, n_jobs=n_jobs).weights)
     totals = weights.sum(axis=1, keepdims=True)
-    return np.where(totals > 0, weights / np.where(totals > 0, totals, 1.0), 1.0 / sets.shape[1])
+    return np.where(totals > 0, weights / np.where(totals > 0, totals, 1.0), 1.0 / estimates.shape[1])

@@ -1,129 +1,224 @@
 """From counts to rows in a reduced space, the number of archetypes and their fit."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from unmix._adata.read import Matrix
 from unmix.core.archetype_selection import Selection, select_n_archetypes
+from unmix.core.archetype_weights import squared_residuals, weigh_archetypes
 from unmix.core.archetypes import Archetypes, fit_archetypes
-from unmix.core.blocks import iter_blocks
-from unmix.core.pca import parallel_analysis, principal_components
+from unmix.core.pca import Components, component_scores, parallel_analysis, principal_components
+from unmix.core.scaled import GeneMoments, ScaledRows, gene_moments
+from unmix.core.shallow import counting_noise
 
 MAX_PCS = 30
 N_TOP_GENES = 2000
 ROBUST_ROUNDS = 3
 MAX_ARCHETYPES = 20
 RANK_ROWS = 1500
+PARALLEL_ROWS = 5000
+SHALLOW_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """Rows in a reduced space, and how they got there."""
+    """Rows in a reduced space, which of them archetypes are fitted to, and how they got there."""
 
-    X: np.ndarray
+    X: Any
+    """Scores (n_obs x D), or sparse genes."""
+    fitted: np.ndarray
+    """Rows that are not too shallow to be fitted to."""
     rank: int
     """Number of dimensions in which expression mixes: mixtures of K parts span K - 1."""
     how: dict[str, Any] = field(default_factory=dict)
 
 
-def normalised(matrix: Matrix, rows: np.ndarray, totals: np.ndarray) -> tuple[sparse.csr_array, float]:
-    """Return the rows with counts, sparse, scaled to the median total; and that total."""
-    target = float(np.median(totals[rows]))
-    blocks = [sparse.csr_array(block) for _, block in iter_blocks(matrix.X)]
-    Y = sparse.csr_array(sparse.vstack(blocks, format="csr"))[np.flatnonzero(rows)].astype(np.float64)
-    Y.data *= np.repeat(target / totals[rows], np.diff(Y.indptr))
-    return Y, target
+@dataclass(frozen=True)
+class _Components:
+    """Components of the variable genes of some rows, how many to keep, and what has been seen on the way."""
 
-
-def logged(Y: sparse.csr_array) -> sparse.csr_array:
-    """Return log(1 + Y)."""
-    Y = Y.copy()
-    Y.data = np.log1p(Y.data)
-    return Y
+    rows: np.ndarray
+    genes: np.ndarray
+    moments: GeneMoments
+    found: Components
+    kept: int
+    threshold: float
 
 
 def reduce(
-    Y: sparse.csr_array, var: pd.DataFrame, n_pcs: int | Literal["auto"], target: float, rng: np.random.Generator
+    Y: ScaledRows,
+    var: pd.DataFrame,
+    totals: np.ndarray,
+    target: float,
+    *,
+    n_pcs: int | Literal["auto"],
+    use_genes: bool,
+    least: int,
+    rng: np.random.Generator,
+    n_jobs: int,
 ) -> Reduced:
-    """Return principal components of log-normalised, highly variable genes; their number by parallel analysis."""
-    genes = np.flatnonzero(_variable_genes(Y, var))
-    chosen = logged(Y[:, genes])
-    k = min(MAX_PCS if n_pcs == "auto" else n_pcs, min(chosen.shape) - 1)
-    found = principal_components(chosen, max(k, 1), rng)
-    above, threshold = parallel_analysis(chosen, found.values, rng)
-    kept = max(above, 2) if n_pcs == "auto" else k
-    how = {
-        "genes": var.index[genes].to_numpy(dtype=str),
-        "mean": found.mean,
-        "loadings": found.loadings[:, :kept],
-        "target": target,
-        "singular_values": found.values,
-        "null_singular_value": threshold,
+    """Return principal components of log-normalised, highly variable genes, or with `use_genes` these genes, sparse.
+
+    Rows that are too shallow (:mod:`unmix.core.shallow`) are left out, and all is done again without them, as long as
+    `least` others remain; their scores are projections.
+    """
+    seen = _deep_components(Y, var, totals, target, n_pcs, least, rng, n_jobs)
+    fitted = np.zeros(len(totals), dtype=bool)
+    fitted[seen.rows] = True
+    rank = mixing_rank(Y.take(seen.rows).of(seen.genes), rng)
+    how: dict[str, Any] = {"genes": var.index[seen.genes].to_numpy(dtype=str), "target": target}
+    chosen = Y.of(seen.genes).logged()
+    if use_genes:
+        how["use_rep"] = "X"
+        return Reduced(chosen.gathered_if(seen.moments.expressed[seen.genes].sum()), fitted, rank, how)
+    kept = seen.found.first(seen.kept)
+    how |= {
+        "mean": kept.mean,
+        "loadings": kept.loadings,
+        "singular_values": seen.found.values,
+        "null_singular_value": seen.threshold,
     }
-    return Reduced(np.ascontiguousarray(found.scores[:, :kept]), mixing_rank(Y[:, genes], rng), how)
+    scores = kept.scores if fitted.all() else component_scores(chosen, kept, n_jobs=n_jobs)
+    return Reduced(np.ascontiguousarray(scores), fitted, rank, how)
 
 
-def mixing_rank(Y: sparse.csr_array, rng: np.random.Generator) -> int:
+def _deep_components(
+    Y: ScaledRows,
+    var: pd.DataFrame,
+    totals: np.ndarray,
+    target: float,
+    n_pcs: int | Literal["auto"],
+    least: int,
+    rng: np.random.Generator,
+    n_jobs: int,
+) -> _Components:
+    """Return the components of the rows that are deep enough to have a place among them."""
+    rows = np.arange(len(totals))
+    for last in [False] * SHALLOW_ROUNDS + [True]:
+        seen = _components(Y.take(rows), var, rows, n_pcs, rng, n_jobs)
+        p = seen.moments.mean[seen.genes] / target
+        found = seen.found.first(seen.kept)
+        noise = counting_noise(totals[rows], p, found.loadings, found.mean, target, rng)
+        deep = noise <= (found.scores**2).sum(axis=1).mean()
+        if last or deep.all() or deep.sum() < max(least, 2):
+            break
+        rows = rows[deep]
+    return seen
+
+
+def _components(
+    Y: ScaledRows,
+    var: pd.DataFrame,
+    rows: np.ndarray,
+    n_pcs: int | Literal["auto"],
+    rng: np.random.Generator,
+    n_jobs: int,
+) -> _Components:
+    """Return the components of log-normalised, highly variable genes; how many to keep, by parallel analysis."""
+    moments = gene_moments(Y, n_jobs=n_jobs)
+    genes = np.flatnonzero(_variable_genes(moments, Y.shape[0], var))
+    chosen = Y.of(genes).logged().gathered_if(moments.expressed[genes].sum())
+    k = max(min(MAX_PCS if n_pcs == "auto" else n_pcs, min(chosen.shape) - 1), 1)
+    found = principal_components(chosen, k, rng, n_jobs=n_jobs)
+    values, sample = found.values, chosen[_some_rows(Y.shape[0], PARALLEL_ROWS, rng)]
+    if sample.shape[0] < Y.shape[0]:
+        values = principal_components(sample, k, rng).values
+    above, threshold = parallel_analysis(sample, values, rng)
+    return _Components(rows, genes, moments, found, max(above, 2) if n_pcs == "auto" else k, threshold)
+
+
+def _some_rows(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `size` of n rows at random, or all of them."""
+    return np.sort(rng.permutation(n)[:size]) if n > size else np.arange(n)
+
+
+def mixing_rank(Y: ScaledRows, rng: np.random.Generator) -> int:
     """Return the rank of linear expression by parallel analysis.
 
     Mixing is linear in counts, so that logarithms would bend the simplex and add dimensions. Genes are divided by the
     root of their mean, which makes Poisson noise equal. A few genes in bursts can hide all others then, and roots of
     counts, which tame them, count as well: the larger rank holds. 1,500 rows are enough.
     """
-    Y = Y[np.sort(rng.permutation(Y.shape[0])[:RANK_ROWS])] if Y.shape[0] > RANK_ROWS else Y
-    mean = np.asarray(Y.mean(axis=0)).ravel()
+    sample = Y[_some_rows(Y.shape[0], RANK_ROWS, rng)]
+    mean = np.asarray(sample.mean(axis=0)).ravel()
     scale = np.divide(1.0, np.sqrt(mean), out=np.zeros_like(mean), where=mean > 0)
-    k = max(min(MAX_ARCHETYPES - 1, min(Y.shape) - 1), 1)
+    k = max(min(MAX_ARCHETYPES - 1, min(sample.shape) - 1), 1)
     ranks = []
-    for stable in (sparse.csr_array(Y.multiply(scale[None, :])), Y.sqrt()):
+    for stable in (sparse.csr_array(sample.multiply(scale[None, :])), sample.sqrt()):
         found = principal_components(stable, k, rng)
         ranks.append(parallel_analysis(stable, found.values, rng)[0])
     return max(ranks)
 
 
-def _variable_genes(Y: sparse.csr_array, var: pd.DataFrame) -> np.ndarray:
+def _variable_genes(moments: GeneMoments, n: int, var: pd.DataFrame) -> np.ndarray:
     """Return the genes marked in `var["highly_variable"]`, or the 2,000 most overdispersed ones that are expressed.
 
     The variance is compared with that of a negative binomial law of dispersion 0.01, the spread of techniques (Lause et
     al., Genome Biol. 22, 2021).
     """
-    expressed = np.asarray((Y > 0).sum(axis=0)).ravel() > 1
+    expressed = moments.expressed > 1
     if "highly_variable" in var:
         marked = var["highly_variable"].to_numpy(dtype=bool) & expressed
         return marked if marked.any() else expressed
     if expressed.sum() <= N_TOP_GENES:
         return expressed if expressed.any() else np.ones_like(expressed)
-    mean = np.asarray(Y.mean(axis=0)).ravel()
-    variance = np.asarray(Y.power(2).mean(axis=0)).ravel() - mean**2
+    mean = moments.mean
+    variance = moments.square - mean**2
     excess = np.where(expressed, variance / np.maximum(mean + 0.01 * mean**2, np.finfo(float).tiny), -1.0)
     chosen = np.zeros_like(expressed)
     chosen[np.argsort(-excess, kind="stable")[:N_TOP_GENES]] = True
     return chosen
 
 
+def given_space(table: Any, name: str, n_pcs: int | Literal["auto"], rows: np.ndarray) -> Reduced:
+    """Return the rows in a space that the user has made."""
+    X = np.asarray(table, dtype=np.float64)[rows]
+    X = np.ascontiguousarray(X if n_pcs == "auto" else X[:, :n_pcs])
+    return Reduced(X, np.ones(len(X), dtype=bool), X.shape[1], {"use_rep": name, "n": X.shape[1]})
+
+
 def choose_n(
-    reduced: Reduced, n_archetypes: int | Literal["auto"], rng: np.random.Generator, n_jobs: int
+    X: Any, rank: int, n_archetypes: int | Literal["auto"], rng: np.random.Generator, n_jobs: int
 ) -> tuple[int, Selection | None]:
     """Return the number of archetypes: at least 2, at most the corners of a simplex of the dimension of mixing."""
-    X = reduced.X
+    n = X.shape[0]
     if n_archetypes != "auto":
         return n_archetypes, None
-    if len(X) < 8:
-        return min(2, len(X)), None
-    found = select_n_archetypes(X, range(2, max(min(reduced.rank + 1, MAX_ARCHETYPES), 2) + 1), rng=rng, n_jobs=n_jobs)
+    if n < 8:
+        return min(2, n), None
+    found = select_n_archetypes(X, range(2, max(min(rank + 1, MAX_ARCHETYPES), 2) + 1), rng=rng, n_jobs=n_jobs)
     return found.chosen, found
 
 
-def fit(X: np.ndarray, K: int, *, robust: bool, **options: Any) -> Archetypes:
+def fit(X: Any, K: int, *, robust: bool, n_jobs: int, **options: Any) -> Archetypes:
     """Fit archetypes; if `robust`, again with bisquare weights of the rows' residuals."""
-    found = fit_archetypes(X, K, **options)
+    found = fit_archetypes(X, K, n_jobs=n_jobs, **options)
     for _ in range(ROBUST_ROUNDS if robust else 0):
-        residual = np.sqrt(((X - found.W @ found.Z) ** 2).sum(axis=1))
+        residual = np.sqrt(squared_residuals(X, found.W, found.Z, n_jobs=n_jobs))
         cut = 6.0 * np.median(residual)
         weights = np.clip(1.0 - (residual / cut) ** 2, 0.0, None) ** 2 if cut > 0 else None
-        found = fit_archetypes(X, K, weights=weights, **options)
+        found = fit_archetypes(X, K, weights=weights, n_jobs=n_jobs, **options)
     return found
+
+
+def fit_deep(reduced: Reduced, K: int, **options: Any) -> Archetypes:
+    """Fit archetypes to the rows that are deep enough, and give the others their place; B spans all rows."""
+    if reduced.fitted.all():
+        return fit(reduced.X, K, **options)
+    rows = np.flatnonzero(reduced.fitted)
+    found = fit(fitted_rows(reduced), K, **options)
+    W = weigh_archetypes(reduced.X, found.Z, n_jobs=options["n_jobs"])
+    W[rows] = found.W
+    B = sparse.csr_array((found.B.data, rows[found.B.indices], found.B.indptr), shape=(K, len(W)))
+    return replace(found, W=W, B=B)
+
+
+def fitted_rows(reduced: Reduced) -> Any:
+    """Return the rows that are fitted to."""
+    if reduced.fitted.all():
+        return reduced.X
+    rows = np.flatnonzero(reduced.fitted)
+    return reduced.X.take(rows) if isinstance(reduced.X, ScaledRows) else reduced.X[rows]

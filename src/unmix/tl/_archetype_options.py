@@ -17,6 +17,7 @@ def check_options(
     proposer: str,
     n_pcs: Any,
     use_rep: str | None,
+    delta: float,
 ) -> None:
     """Refuse options before any work starts."""
     for name, value, choices in (
@@ -41,9 +42,12 @@ def check_options(
     if isinstance(resolution, str) and resolution != "auto":
         msg = f"`resolution` must be 'auto', a height in [0, 1] or None, got {resolution!r}."
         raise ValueError(msg)
-    if use_rep is not None and use_rep not in adata.obsm:
-        msg = f"`use_rep` {use_rep!r} is not in obsm; there are {sorted(adata.obsm)}."
+    if use_rep not in (None, "X") and use_rep not in adata.obsm:
+        msg = f"`use_rep` {use_rep!r} is not in obsm; there are {sorted(adata.obsm)}, and 'X' for the genes themselves."
         raise KeyError(msg)
     if smooth > 0 and "spatial_connectivities" not in adata.obsp:
         msg = "`smooth` needs a spatial graph; call `squidpy.gr.spatial_neighbors(adata)` first."
         raise KeyError(msg)
+    if delta < 0 or (delta > 0 and use_rep == "X"):
+        msg = f"`delta` must be >= 0, and 0 with `use_rep='X'`, got {delta!r}."
+        raise ValueError(msg)

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from unmix._adata.signatures import _match_without_case
-from unmix.core.markers import Markers
 from unmix.core.matching import SetScores, optimal_assignment, score_sets, stable_marriage
 from unmix.core.refinement import Thresholds, refine_sets
+from unmix.core.scaled import GeneMoments
+from unmix.tl._archetype_genes import GeneTable
 
 
 def read_sets(signatures: Any, genes: pd.Index) -> tuple[list[str], np.ndarray]:
@@ -73,10 +73,7 @@ class Matched:
 
 
 def match(
-    Y: sparse.csr_array,
-    profiles: np.ndarray,
-    member: np.ndarray,
-    markers: Markers,
+    genes: GeneTable,
     sets: np.ndarray,
     *,
     assignment: Literal["stable", "optimal"],
@@ -86,34 +83,31 @@ def match(
     rng: np.random.Generator,
 ) -> Matched:
     """Match types to archetypes and refine the sets until both stay as they are, or `max_rounds` have passed."""
-    effects = set_effects(Y, profiles, member)
-    abundance = np.asarray(Y.mean(axis=0)).ravel()
+    effects = set_effects(genes.moments, genes.profiles, genes.community_means)
     seed = int(rng.integers(2**31))
     rounds: list[np.ndarray] = []
     while True:
-        scores = score_sets(effects, sets, abundance, rng=seed)
+        scores = score_sets(effects, sets, genes.moments.mean, rng=seed)
         partner = pair(scores, max_q, assignment, proposer)
         if len(rounds) >= max_rounds:
             return Matched(partner, sets, scores, rounds)
-        refined = refine_sets(sets, markers, partner, Thresholds())
+        refined = refine_sets(sets, genes.markers, partner, Thresholds())
         if np.array_equal(refined, sets) or any(np.array_equal(refined > 0, old > 0) for old in rounds):
             return Matched(partner, sets, scores, rounds)
         rounds.append(sets)
         sets = refined
 
 
-def set_effects(Y: sparse.csr_array, profiles: np.ndarray, member: np.ndarray) -> np.ndarray:
+def set_effects(moments: GeneMoments, profiles: np.ndarray, community_means: np.ndarray) -> np.ndarray:
     """Return how far genes stand out in an archetype's profile and community, genes x K, in standard deviations.
 
-    Profile and community mean are compared with the mean of those of the other archetypes, and averaged.
+    Profile (K x genes) and community mean (genes x K) are compared with the mean of those of the other archetypes, and
+    averaged. All are of logarithms.
     """
-    mean = np.asarray(Y.mean(axis=0)).ravel()
-    square = np.asarray(Y.power(2).mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
-    share = member / np.maximum(member.sum(axis=0), 1)
-    levels = 0.5 * (profiles.T + Y.T @ share)
+    deviation = moments.deviation
+    levels = 0.5 * (profiles.T + community_means)
     K = levels.shape[1]
-    others = (levels.sum(axis=1, keepdims=True) - levels) / (K - 1) if K > 1 else mean[:, None]
+    others = (levels.sum(axis=1, keepdims=True) - levels) / (K - 1) if K > 1 else moments.mean[:, None]
     return np.divide(levels - others, deviation[:, None], out=np.zeros_like(levels), where=deviation[:, None] > 0)
 
 

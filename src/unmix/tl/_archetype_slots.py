@@ -15,6 +15,9 @@ from unmix.core.markers import Markers
 from unmix.tl._archetype_input import Reduced
 from unmix.tl._archetype_sets import Matched
 
+STATUS = ("ok", "shallow", "no counts")
+"""Fitted; too few counts to be fitted, and projected; no counts, and NaN."""
+
 
 def spread(values: np.ndarray, rows: np.ndarray, adata: AnnData, names: list[str]) -> pd.DataFrame:
     """Return a table over all observations, NaN where there were no counts."""
@@ -27,6 +30,7 @@ def make_slots(
     key: str,
     adata: AnnData,
     rows: np.ndarray,
+    fitted: np.ndarray,
     names: list[str],
     W: np.ndarray,
     B: sparse.csr_array,
@@ -39,7 +43,10 @@ def make_slots(
     code[rows] = W.argmax(axis=1)
     slots.obs[key] = pd.Categorical.from_codes(code, names)
     where = np.flatnonzero(rows)
-    anchors = find_anchors(W, B)
+    status = np.full(len(rows), STATUS.index("no counts"))
+    status[rows] = np.where(fitted, STATUS.index("ok"), STATUS.index("shallow"))
+    slots.obs[key + keys.STATUS] = pd.Categorical.from_codes(status, list(STATUS)).remove_unused_categories()
+    anchors = find_anchors(np.where(fitted[:, None], W, 0.0), B)
     anchor = np.full(len(rows), len(names))
     for k, i, b in zip(anchors.archetype[::-1], anchors.row[::-1], anchors.weight[::-1], strict=True):
         if b > 0:
@@ -71,7 +78,7 @@ def account(
         "linkage": linkage,
         "group": group,
         "reduction": reduced.how,
-        "reduced": {"mean": reduced.X.mean(axis=0), "data_sd": float(reduced.X.std())},
+        "n_shallow": int((~reduced.fitted).sum()),
         "explained_variance": fitted.explained_variance,
         "losses": np.array(fitted.losses),
         "restarts": np.array(fitted.restarts),

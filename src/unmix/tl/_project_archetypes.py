@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
 from unmix.core.archetype_weights import weigh_archetypes
+from unmix.core.blocks import as_rows, map_rows
+from unmix.core.scaled import ScaledRows
 from unmix.core.simplex import simplex_ls
-from unmix.tl._archetype_input import logged, normalised
 
 
 def project_archetypes(
@@ -27,7 +27,7 @@ def project_archetypes(
     """
     entry = fitted.uns[key]
     Z, how = np.asarray(entry["archetypes"], dtype=float), entry["reduction"]
-    if "use_rep" in how:
+    if how.get("use_rep", "X") != "X":
         return _project_representation(adata, Z, how, threads), {"names": list(entry["names"])}
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix, n_jobs=threads)
@@ -40,14 +40,21 @@ def project_archetypes(
         )
         raise ValueError(msg)
     rows = summary.totals > 0
-    Y, target = normalised(matrix, rows, summary.totals)
-    Y.data *= how["target"] / target
+    W = np.full((len(rows), len(Z)), np.nan)
+    if rows.any():
+        Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / summary.totals[rows], position[shared])
+        W[rows] = _weigh(Y.logged(), Z, how, shared, threads)
+    return W, {"n_shared_genes": int(shared.sum()), "names": list(entry["names"])}
+
+
+def _weigh(Y: ScaledRows, Z: np.ndarray, how: dict[str, Any], shared: np.ndarray, threads: int) -> np.ndarray:
+    """Return the mixtures of rows by the genes that they share with the fit."""
+    if "use_rep" in how:
+        return weigh_archetypes(Y, np.ascontiguousarray(Z[:, shared]), n_jobs=threads)
     corners = np.asarray(how["loadings"])[shared] @ Z.T
     mean = np.asarray(how["mean"])[shared]
-    cross = logged(sparse.csr_array(Y[:, position[shared]])) @ corners - mean @ corners
-    W = np.full((len(rows), len(Z)), np.nan)
-    W[rows] = simplex_ls(corners.T @ corners, cross)
-    return W, {"n_shared_genes": int(shared.sum()), "names": list(entry["names"])}
+    cross = map_rows(lambda y: np.asarray(y @ corners) - mean @ corners, Y, n_jobs=threads)
+    return simplex_ls(corners.T @ corners, cross)
 
 
 def _project_representation(adata: AnnData, Z: np.ndarray, how: dict[str, Any], threads: int) -> np.ndarray:

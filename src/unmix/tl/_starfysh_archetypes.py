@@ -14,9 +14,10 @@ from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
 from unmix.core import communities as com
-from unmix.core.markers import rank_markers
 from unmix.core.refinement import scale_activities, set_activities, set_proportions
-from unmix.tl._archetype_input import Reduced, choose_n, fit, logged, normalised, reduce
+from unmix.core.scaled import ScaledRows, scale_rows
+from unmix.tl._archetype_genes import describe_genes
+from unmix.tl._archetype_input import Reduced, choose_n, fit_deep, fitted_rows, given_space, reduce
 from unmix.tl._archetype_options import check_options
 from unmix.tl._archetype_sets import Matched, match, read_sets
 from unmix.tl._archetype_slots import account, make_slots, marker_table, matching_entry, spread
@@ -69,7 +70,8 @@ def starfysh_archetypes(
         Height in [0, 1] up to which archetypes are merged: half the distance of profiles relative to the largest, half
         what the weights of two archetypes do not share. `"auto"` is 0.3; `None` merges nothing.
     use_rep
-        Key of `obsm` to fit; `None` for principal components of log-normalised counts of highly variable genes.
+        Key of `obsm` to fit; `None` for principal components of log-normalised counts of highly variable genes, `"X"`
+        for these genes themselves, which stay sparse.
     n_pcs
         Number of components; `"auto"` keeps those above the first one of data with permuted genes (30 at most; all of
         `use_rep`).
@@ -125,9 +127,13 @@ def starfysh_archetypes(
         The archetype of the largest weight.
     `obs[key_added + "_anchor"]` : category
         The archetype that the observation is an anchor of in B, or `"none"`.
+    `obs[key_added + "_status"]` : category
+        `"ok"`, `"shallow"` or `"no counts"`. Shallow observations have so few counts that chance alone would put them as
+        far from the mean as observations are on average; they are left out of the fit, of communities and of profiles,
+        and projected.
     `uns[key_added]` : dict
         `names`, `anchors`, `archetypes`, `linkage`, `group`, `selection`, `markers`, `matching`, `signatures`,
-        `reduction`, `explained_variance`, `losses`, `restarts`, `params`.
+        `reduction`, `n_shallow`, `explained_variance`, `losses`, `restarts`, `params`.
 
     Raises
     ------
@@ -154,7 +160,9 @@ def starfysh_archetypes(
     >>> spots.obsm["archetypes"].shape
     (300, 4)
     """
-    check_options(adata, n_archetypes, resolution, community, share, smooth, assignment, proposer, n_pcs, use_rep)
+    check_options(
+        adata, n_archetypes, resolution, community, share, smooth, assignment, proposer, n_pcs, use_rep, delta
+    )
     threads = settings.threads(n_jobs)
     seeds = np.random.default_rng(rng).spawn(4)
     matrix = read_matrix(adata, layer)
@@ -164,56 +172,46 @@ def starfysh_archetypes(
     if rows.sum() < 2:
         msg = f"archetypes need at least two observations with counts, found {int(rows.sum())}."
         raise ValueError(msg)
-    Y, target = normalised(matrix, rows, summary.totals)
+    Y, target = scale_rows(matrix.X, summary.totals, rows)
     read = None if signatures is None else read_sets(signatures, matrix.var_names)
-    reduced = _representation(adata, Y, rows, use_rep, n_pcs, target, seeds[0])
-    K, selection = choose_n(reduced, n_archetypes, seeds[1], threads)
-    fitted = fit(
-        reduced.X, K, robust=robust, delta=delta, n_restarts=n_restarts, coreset=coreset, rng=seeds[2], n_jobs=threads
+    least = 2 if n_archetypes == "auto" else n_archetypes
+    given = None if use_rep in (None, "X") else adata.obsm[use_rep]
+    if given is None:
+        reduced = reduce(
+            Y, adata.var, summary.totals[rows], target,
+            n_pcs=n_pcs, use_genes=use_rep == "X", least=least, rng=seeds[0], n_jobs=threads,
+        )  # fmt: skip
+    else:
+        reduced = given_space(given, str(use_rep), n_pcs, rows)
+    K, selection = choose_n(fitted_rows(reduced), reduced.rank, n_archetypes, seeds[1], threads)
+    found = fit_deep(
+        reduced, K, robust=robust, delta=delta, n_restarts=n_restarts, coreset=coreset, rng=seeds[2], n_jobs=threads
     )
-    linkage = com.merge_tree(fitted.W, fitted.Z)
+    linkage = com.merge_tree(found.W, found.Z)
     height = AUTO_RESOLUTION if resolution == "auto" else resolution
     group = com.cut_tree(linkage, resolution=height)
-    W, B, Z = com.merge(fitted.W, fitted.B, fitted.Z, group)
-    member = _communities(adata, reduced.X, W, Z, rows, community, share, smooth)
-    Y_log = logged(Y)
-    markers = rank_markers(sparse.csc_array(Y_log), member)
-    profiles = _profiles(Y_log, W)
+    W, B, Z = com.merge(found.W, found.B, found.Z, group)
+    member = _communities(adata, reduced, W, Z, rows, community, share, smooth)
+    genes = describe_genes(Y, W, member, reduced.fitted, n_jobs=threads)
     names = [f"archetype_{k + 1}" for k in range(len(Z))]
-    slots = make_slots(key_added, adata, rows, names, W, B, profiles)
+    slots = make_slots(key_added, adata, rows, reduced.fitted, names, W, B, genes.profiles)
     entry = slots.uns[key_added]
-    entry.update(account(fitted, Z, linkage, group, selection, reduced))
-    entry["markers"] = marker_table(markers, names, matrix.var_names)
+    entry.update(account(found, Z, linkage, group, selection, reduced))
+    entry["markers"] = marker_table(genes.markers, names, matrix.var_names)
     if read is not None:
         types, sets = read
         options = {"assignment": assignment, "proposer": proposer, "max_q": max_q, "max_rounds": max_rounds}
-        matched = match(Y_log, profiles, member, markers, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
+        matched = match(genes, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
         entry.update(matching_entry(matched, types, names, matrix.var_names))
-        table = _proportions(Y, W, member, matched, types, max_q)
+        table = _proportions(Y, W, member, matched, types, max_q, threads)
         slots.obsm[key_added + keys.PROPORTIONS] = spread(table.to_numpy(), rows, adata, list(table.columns))
         entry["proportion_names"] = list(table.columns)
     return slots
 
 
-def _representation(
-    adata: AnnData,
-    Y: sparse.csr_array,
-    rows: np.ndarray,
-    use_rep: str | None,
-    n_pcs: int | Literal["auto"],
-    target: float,
-    rng: np.random.Generator,
-) -> Reduced:
-    if use_rep is None:
-        return reduce(Y, adata.var, n_pcs, target, rng)
-    X = np.asarray(adata.obsm[use_rep], dtype=np.float64)[rows]
-    X = X if n_pcs == "auto" else X[:, :n_pcs]
-    return Reduced(np.ascontiguousarray(X), X.shape[1], {"use_rep": use_rep, "n": X.shape[1]})
-
-
 def _communities(
     adata: AnnData,
-    X: np.ndarray,
+    reduced: Reduced,
     W: np.ndarray,
     Z: np.ndarray,
     rows: np.ndarray,
@@ -222,28 +220,34 @@ def _communities(
     smooth: float,
 ) -> np.ndarray:
     """Return who belongs to which archetype's community; smoothed weights pick the heaviest share of rows."""
+    X, corners = fitted_rows(reduced), Z
     if smooth > 0:
         graph = sparse.csr_array(adata.obsp["spatial_connectivities"])[np.flatnonzero(rows)][:, np.flatnonzero(rows)]
         W = com.smooth(W, graph, smooth)
-        if community == "nearest":
-            return com.nearest_communities(W, np.eye(len(Z)), share)
-    return com.nearest_communities(X, Z, share) if community == "nearest" else com.heavy_communities(W, share)
-
-
-def _profiles(Y_log: sparse.csr_array, W: np.ndarray) -> np.ndarray:
-    """Return the archetypes' expression of all genes, K x genes: the regression of genes on W, where it is positive."""
-    gram = W.T @ W
-    ridge = 1e-9 * np.trace(gram) * np.eye(len(gram))
-    return np.maximum(np.linalg.solve(gram + ridge, np.asarray((Y_log.T @ W).T)), 0.0)
+        X, corners = W[reduced.fitted], np.eye(len(Z))
+    if community == "heavy":
+        return com.heavy_communities(W, share) & reduced.fitted[:, None]
+    member = np.zeros(W.shape, dtype=bool)
+    member[reduced.fitted] = com.nearest_communities(X, corners, share)
+    return member
 
 
 def _proportions(
-    Y: sparse.csr_array, W: np.ndarray, member: np.ndarray, matched: Matched, types: list[str], max_q: float
+    Y: ScaledRows,
+    W: np.ndarray,
+    member: np.ndarray,
+    matched: Matched,
+    types: list[str],
+    max_q: float,
+    n_jobs: int,
 ) -> pd.DataFrame:
     """Return the shares of the types, and those of archetypes in which no gene set is active."""
     known = ((matched.scores.qval <= max_q) & (matched.scores.score > 0)).any(axis=0)
     novel = W[:, ~known] if known.any() else W[:, :0]
-    estimates = scale_activities(set_activities(Y, matched.sets, member))
-    shares = set_proportions(Y, matched.sets, estimates) * (1.0 - novel.sum(axis=1, keepdims=True))
+    genes = np.flatnonzero(matched.sets.sum(axis=1) > 0)
+    sets, chosen = matched.sets[genes], Y.of(genes)
+    chosen = chosen.gathered_if(Y.shape[0] * len(genes))
+    estimates = scale_activities(set_activities(chosen, sets, member, n_jobs=n_jobs))
+    shares = set_proportions(chosen, estimates, n_jobs=n_jobs) * (1.0 - novel.sum(axis=1, keepdims=True))
     columns = types + [f"novel_{k + 1}" for k in range(novel.shape[1])]
     return pd.DataFrame(np.hstack([shares, novel]), columns=columns)
