@@ -99,7 +99,7 @@ def test_problems_with_the_reference_are_named():
         um.tl.deconvolve(mixtures, pd.concat([signature, signature]), method="nnls")
     with pytest.raises(ValueError, match="linear"):
         um.tl.deconvolve(mixtures, signature - 5, method="nnls")
-    with pytest.raises(TypeError, match="genes x types"):
+    with pytest.raises(TypeError, match="DataFrame"):
         um.tl.deconvolve(mixtures, signature.to_numpy(), method="nnls")
     with pytest.raises(ValueError, match="one of"):
         um.tl.deconvolve(mixtures, signature, method="magic")

@@ -136,7 +136,7 @@ def test_rows_without_counts_and_hostile_input():
         um.tl.starfysh_archetypes(spots, 0)
     with pytest.raises(ValueError, match="leave these types out"):
         um.tl.starfysh_archetypes(spots, 3, signatures={"a": ["nothing"], "b": ["g1"]})
-    with pytest.raises(TypeError, match="dict of gene lists"):
+    with pytest.raises(TypeError, match="`signatures` must be a mapping"):
         um.tl.starfysh_archetypes(spots, 3, signatures=["g1"])
     with pytest.raises(KeyError, match="spatial_neighbors"):
         um.tl.starfysh_archetypes(spots, 3, smooth=0.5)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from unmix import __version__
+from unmix._adata.arguments import check_arguments
 from unmix._adata.write import Slots, storable, write
 from unmix._settings import logger
 
@@ -33,9 +34,9 @@ def tool(function: Callable[P, Slots]) -> "Callable[P, AnnData | None]":
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> "AnnData | None":
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        parameters = dict(bound.arguments)
+        if args:
+            check_anndata(args[0], name)
+        parameters = check_arguments(function, args, kwargs)
         adata = check_anndata(parameters.pop(next(iter(parameters))), name)
         copy = parameters.pop("copy")
         start = time.perf_counter()
