@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,8 +16,17 @@ demo: .venv/.done
 test: .venv/.done
 	$(BIN)/python -m pytest -q
 
+# The documentation, in docs/_build/html; warnings are errors, and nothing is fetched.
+docs: .venv/.docs
+	rm -rf docs/_build docs/generated
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+.venv/.docs: .venv/.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 lint: .venv/.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build docs/generated

@@ -63,7 +63,7 @@ def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
 
 
 def load(path: str | Path) -> "AnnData":
-    """Read an autoencoder that :func:`save` has written.
+    """Read an autoencoder that :func:`unmix.save` has written.
 
     Parameters
     ----------

@@ -1,0 +1,79 @@
+"""What the API pages show beside the docstrings: one table of all slots, and the pictures of the plotting examples."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+ENTRY = re.compile(r"^(`.+?)(?: : (.+))?$")
+SECTION = re.compile(r"^Returns\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", re.M | re.S)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Write the table before the sources are read; add pictures while docstrings are."""
+    app.connect("builder-inited", write_slots)
+    app.connect("autodoc-process-docstring", add_picture, priority=100)
+    app.connect("object-description-transform", drop_return_types, priority=900)
+    return {"parallel_read_safe": False}
+
+
+def drop_return_types(app: Sphinx, domain: str, objtype: str, content: nodes.Element) -> None:
+    """Leave out the return type: what is returned, and written, is said in words."""
+    for field in list(content.findall(nodes.field)):
+        if field[0].astext() == "rtype":
+            field.parent.remove(field)
+
+
+def slots_of(docstring: str) -> list[tuple[str, str, str]]:
+    """Return the slots that the docstring of a tool names: where, of what kind, and what is in them."""
+    found = SECTION.search(inspect.cleandoc(docstring) + "\n")
+    rows: list[list[Any]] = []
+    for line in found.group(1).splitlines() if found else []:
+        entry = ENTRY.match(line)
+        if entry and re.match(r"`(obs|var|obsm|varm|obsp|uns|layers)\[", line):
+            rows.append([entry.group(1), entry.group(2) or "", []])
+        elif rows and line.startswith("    "):
+            rows[-1][2].append(line.strip())
+        elif rows and line.strip():
+            break
+    return [(where, kind, " ".join(text)) for where, kind, text in rows]
+
+
+def write_slots(app: Sphinx) -> None:
+    """Write `generated/slots.md`: every slot that a tool writes, from the docstrings."""
+    import unmix
+
+    lines = ["| tool | slot | kind | what it holds |", "|---|---|---|---|"]
+    for part in (unmix.pp, unmix.tl):
+        for name in part.__all__:
+            link = f"{{py:func}}`{part.__name__.removeprefix('unmix.')}.{name} <{part.__name__}.{name}>`"
+            for where, kind, text in slots_of(getattr(part, name).__doc__ or ""):
+                cells = [link, where, kind, re.sub(r":(func|mod|data):`", r"{py:\1}`", text)]
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    target = Path(app.srcdir, "generated", "slots.md")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("\n".join(lines) + "\n")
+
+
+def add_picture(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Run the example of a plotting function and show what it drew below it."""
+    if not name.startswith("unmix.pl.") or what != "function":
+        return
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    plt.close("all")
+    namespace: dict[str, Any] = {}
+    for example in doctest.DocTestParser().get_examples("\n".join(lines)):
+        exec(compile(example.source, name, "exec"), namespace)
+    for number in plt.get_fignums():
+        picture = Path(app.srcdir, "generated", f"{name}_{number}.png")
+        plt.figure(number).savefig(picture, dpi=90, bbox_inches="tight")
+        lines += ["", f".. image:: /generated/{picture.name}", f"   :alt: what the example of {name} draws", ""]
+    plt.close("all")
