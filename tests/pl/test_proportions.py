@@ -31,13 +31,13 @@ def test_maps_show_every_type(spots):
     for ax in axes:
         np.testing.assert_allclose(ax.collections[0].get_array(), table[ax.get_title()])
     labels = {ax.get_ylabel() for ax in axes[0].get_figure().axes} - {""}
-    assert labels == {"share of cells"}
+    assert labels == {"share of cells", "spatial 2"}
 
 
 def test_one_map_in_axes_of_the_caller_and_a_shared_scale(spots):
     _, ax = plt.subplots()
     assert um.pl.proportions(spots, types=["CD19+ B"], ax=ax, show=False) == [ax]
-    with pytest.raises(ValueError, match="one map"):
+    with pytest.raises(ValueError, match="one Axes per panel"):
         um.pl.proportions(spots, ax=ax, show=False)
     axes = um.pl.proportions(spots, vmax="shared", show=False)
     assert len({a.collections[0].get_clim() for a in axes}) == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from unmix._adata.files import replacing
 from unmix._adata.models import TOOLS
 from unmix._adata.stored import stored_entry
 from unmix._adata.write import storable
@@ -53,13 +54,8 @@ def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
 
     tensors: dict[str, np.ndarray] = {}
     text = _without_arrays(storable(stored_entry(adata, key, *TOOLS)), (), tensors)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"format": FORMAT, "key": key, "entry": json.dumps(text)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> "AnnData":

@@ -1,13 +1,12 @@
 """Files that the shell reads and writes: nothing is overwritten unasked, and a file appears only when it is complete."""
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from unmix._adata.files import replacing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,26 +103,6 @@ def check_outputs(paths: Sequence[Path | None], *, force: bool) -> None:
         if path.is_dir() or (path.exists() and not force):
             msg = f"{path} exists; give --force to replace it." if path.is_file() else f"{path} is a folder."
             raise FileProblem(msg)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, and move it to `path` once it is complete."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

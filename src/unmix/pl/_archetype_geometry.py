@@ -9,7 +9,7 @@ from anndata import AnnData
 from unmix._adata.stored import stored_entry
 from unmix.get import archetypes as get_archetypes
 from unmix.get._archetypes import TOOL
-from unmix.pl._canvas import finish, grid, palette
+from unmix.pl._canvas import LABEL, TITLE, finish, legend, palette, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,22 +62,29 @@ def archetype_simplex(
     W = get_archetypes(adata, key=key).to_numpy()
     rows = ~np.isnan(W).any(axis=1)
     xy = W[rows] @ corners
-    panel = ax if ax is not None else grid(1, size=5)[1][0]
-    colours = palette(adata, key, len(names))
+    panel = panels(ax, 1, size=4.5)[0]
+    colours = palette(adata, key, names)
     panel.scatter(xy[:, 0], xy[:, 1], s=8, c=[colours[k] for k in W[rows].argmax(axis=1)], alpha=0.5, linewidths=0)
     _draw_hull(panel, corners)
     anchors = entry["anchors"]
     position = adata.obs_names.get_indexer(anchors.loc[anchors["weight"] > 0, "obs_name"].astype(str))
     anchored = W[position[position >= 0]] @ corners
-    panel.scatter(anchored[:, 0], anchored[:, 1], s=40, facecolors="none", edgecolors="black", label="anchors")
+    marks = panel.scatter(
+        anchored[:, 0], anchored[:, 1], s=40, facecolors="none", edgecolors="black", label="anchors (spots)"
+    )
+    handles = [marks]
     for name, corner, colour in zip(names, corners, colours, strict=True):
-        panel.scatter(corner[0], corner[1], marker="^", s=90, color=colour, edgecolors="black")
-        panel.annotate(name, corner, textcoords="offset points", xytext=(9, -3), fontsize=8)
-    panel.margins(x=0.3)
-    panel.set_xlabel("direction 1")
-    panel.set_ylabel("direction 2")
-    panel.set_title("Archetypes, hull and anchors", fontsize=10)
-    panel.legend(frameon=False, fontsize=8)
+        handles += [
+            panel.scatter(
+                corner[0], corner[1], marker="^", s=90, color=colour, edgecolors="black", label=name, zorder=3
+            )
+        ]
+        panel.annotate(name.rsplit("_", 1)[-1], corner, textcoords="offset points", xytext=(6, 5), fontsize=LABEL)
+    panel.margins(0.08)
+    panel.set_xlabel("direction 1, in units of the fitted space", fontsize=LABEL)
+    panel.set_ylabel("direction 2, in units of the fitted space", fontsize=LABEL)
+    panel.set_title("Archetypes, their hull and their anchors", fontsize=TITLE)
+    legend(panel, handles)
     finish([panel], show=show, save=save)
     return [panel]
 
@@ -146,9 +153,17 @@ def archetype_tree(
         msg = f"{key!r} holds one archetype; a tree needs two."
         raise ValueError(msg)
     labels = [str(entry["names"][g]) for g in np.asarray(entry["group"])]
-    panel = ax if ax is not None else grid(1, size=5)[1][0]
-    dendrogram(linkage, labels=labels, ax=panel, color_threshold=0, above_threshold_color="#333333", leaf_rotation=90)
-    panel.set_ylabel("height")
-    panel.set_title("Merge tree", fontsize=10)
+    panel = panels(ax, 1, size=float(np.clip(0.25 * len(labels) + 2, 4, 12)), aspect=0.8)[0]
+    dendrogram(
+        linkage,
+        labels=labels,
+        ax=panel,
+        color_threshold=0,
+        above_threshold_color="#333333",
+        leaf_rotation=90,
+        leaf_font_size=LABEL,
+    )
+    panel.set_ylabel("distance, 0 to 1: profiles and overlap", fontsize=LABEL)
+    panel.set_title("Merge tree of the archetypes", fontsize=TITLE)
     finish([panel], show=show, save=save)
     return [panel]

@@ -10,7 +10,7 @@ from unmix._adata.stored import stored_entry
 from unmix.get import archetypes as get_archetypes
 from unmix.get import markers as get_markers
 from unmix.get._archetypes import TOOL
-from unmix.pl._canvas import finish, grid
+from unmix.pl._canvas import LABEL, TITLE, finish, heatmap, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,13 @@ def archetype_markers(
     genes = list(dict.fromkeys(get_markers(adata, key=key, n_genes=n_genes)["gene"].astype(str)))
     levels = np.asarray(adata.varm[key])[adata.var_names.get_indexer(genes)]
     top = levels.max(axis=1, keepdims=True)
-    return _heatmap(levels / np.where(top > 0, top, 1), genes, list(entry["names"]), "relative level", ax, show, save)
+    panel = panels(ax, 1, size=_width(entry["names"]), aspect=_height(genes) / _width(entry["names"]))[0]
+    names = [str(name) for name in entry["names"]]
+    heatmap(panel, levels / np.where(top > 0, top, 1), genes, names, label="level relative to the gene's largest")
+    panel.set_ylabel("gene", fontsize=LABEL)
+    panel.set_title("Markers of archetypes", fontsize=TITLE)
+    finish([panel], show=show, save=save)
+    return [panel]
 
 
 def signature_matching(
@@ -109,33 +115,22 @@ def signature_matching(
     entry = stored_entry(adata, key, TOOL)
     names = [str(n) for n in entry["names"]]
     scores = np.asarray(entry["set_scores"], dtype=float)
-    axes = _heatmap(scores, list(matching["type"].astype(str)), names, "score", ax, None, None, draw=False)
-    for t, partner in enumerate(matching["archetype"].astype(str)):
-        if partner in names:
-            axes[0].scatter(
-                names.index(partner), t, marker="s", s=60, facecolors="none", edgecolors="red", linewidths=2
-            )
-    finish(axes, show=show, save=save)
-    return axes
-
-
-def _heatmap(
-    values: np.ndarray,
-    rows: list[str],
-    columns: list[str],
-    label: str,
-    ax: "Axes | None",
-    show: bool | None,
-    save: str | Path | None,
-    *,
-    draw: bool = True,
-) -> "list[Axes]":
-    """Draw a table with its names."""
-    panel = ax if ax is not None else grid(1, size=5, aspect=float(np.clip(0.05 * len(rows), 0.6, 1.6)))[1][0]
-    picture = panel.imshow(values, aspect="auto", cmap="viridis")
-    panel.set_yticks(np.arange(len(rows)), rows, fontsize=7)
-    panel.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize=8)
-    panel.get_figure().colorbar(picture, ax=panel, shrink=0.8, label=label)  # type: ignore[union-attr]
-    if draw:
-        finish([panel], show=show, save=save)
+    types = list(matching["type"].astype(str))
+    panel = panels(ax, 1, size=_width(names), aspect=_height(types) / _width(names))[0]
+    heatmap(panel, scores, types, names, label="score of the gene set")
+    pairs = [(names.index(to), t) for t, to in enumerate(matching["archetype"].astype(str)) if to in names]
+    at = np.reshape(pairs, (-1, 2))
+    for colour, width in (("white", 4.0), ("black", 1.5)):
+        panel.scatter(at[:, 0], at[:, 1], marker="s", s=70, facecolors="none", edgecolors=colour, lw=width)
+    panel.set_ylabel("gene set", fontsize=LABEL)
+    panel.set_title("Gene sets in archetypes; squares: matched", fontsize=TITLE)
+    finish([panel], show=show, save=save)
     return [panel]
+
+
+def _width(names: list[str]) -> float:
+    return float(np.clip(0.3 * len(names) + 2.5, 3.5, 12))
+
+
+def _height(names: list[str]) -> float:
+    return float(np.clip(0.16 * len(names) + 1.6, 2.5, 14))

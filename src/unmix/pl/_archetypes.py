@@ -1,16 +1,23 @@
 """Archetypes on the tissue, and what their number was chosen by."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from anndata import AnnData
 
 from unmix.get import archetypes as get_archetypes
-from unmix.pl._canvas import coordinates, draw_spots, finish, grid, spot_diameter, tissue_image
+from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, panels
+from unmix.pl._tissue import draw_maps, tissue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+CRITERIA = {
+    "stability": "agreement of subsets",
+    "held_out": "variance explained, held out",
+    "explained": "variance explained, fitted",
+}
 
 
 def archetypes(
@@ -19,7 +26,10 @@ def archetypes(
     key: str = "archetypes",
     proportions: bool = False,
     basis: str = "spatial",
+    library_id: str | None = None,
+    vmax: float | Literal["shared"] | None = None,
     cmap: str = "viridis",
+    ax: "Axes | Sequence[Axes] | None" = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> "list[Axes]":
@@ -35,8 +45,14 @@ def archetypes(
         Whether to draw the shares of types and novel archetypes instead.
     basis
         Key of the coordinates in `obsm`.
+    library_id
+        Which image of `uns["spatial"]` to draw under the spots; `None` for the only one.
+    vmax
+        Weight at the top of the colour scale: a number, `"shared"` for the largest of all maps, `None` for each map's own.
     cmap
         Colour map.
+    ax
+        Axes to draw in, one per map.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -60,16 +76,8 @@ def archetypes(
     4
     """
     table = get_archetypes(adata, key=key, what="proportions" if proportions else "weights")
-    xy = coordinates(adata, basis)
-    extent = np.ptp(xy, axis=0)
-    axes = grid(table.shape[1], aspect=float(extent[1] / extent[0]) if extent.min() > 0 else 1.0)[1]
-    image, diameter = tissue_image(adata), spot_diameter(xy)
-    for panel, name in zip(axes, table.columns, strict=True):
-        values = np.ma.masked_invalid(table[name].to_numpy())
-        spots = draw_spots(panel, xy, diameter, image=image, array=values, cmap=cmap)
-        spots.set_clim(0, max(float(values.max()) if values.count() else 0.0, 1e-12))
-        panel.set_title(name, fontsize=10)
-        panel.get_figure().colorbar(spots, ax=panel, shrink=0.8, label="weight")  # type: ignore[union-attr]
+    label = "share" if proportions else "weight"
+    axes = draw_maps(tissue(adata, basis, library_id), table, label, vmax=vmax, cmap=cmap, ax=ax)
     finish(axes, show=show, save=save)
     return axes
 
@@ -114,19 +122,15 @@ def archetype_selection(
     >>> axes = um.pl.archetype_selection(spots, show=False)
     """
     table = get_archetypes(adata, key=key, what="selection")
-    panel = ax if ax is not None else grid(1, size=5)[1][0]
-    for name, label in (
-        ("stability", "agreement of subsets"),
-        ("held_out", "variance explained, held out"),
-        ("explained", "variance explained, fitted"),
-    ):
-        panel.plot(table["n_archetypes"], table[name], marker="o", label=label)
+    panel = panels(ax, 1, size=4.5, aspect=0.8)[0]
+    for (name, label), colour in zip(CRITERIA.items(), COLOURS, strict=False):
+        panel.plot(table["n_archetypes"], table[name], marker="o", color=colour, label=label)
     chosen = int(table.loc[table["chosen"].astype(bool), "n_archetypes"].iloc[0])
     panel.axvline(chosen, color="#555555", ls="--", label=f"chosen: {chosen}")
-    panel.set_xlabel("number of archetypes")
+    panel.set_xlabel("number of archetypes", fontsize=LABEL)
     panel.set_xticks(table["n_archetypes"])
-    panel.set_ylabel("cosine, share")
-    panel.set_title("Number of archetypes", fontsize=10)
-    panel.legend(frameon=False, fontsize=8)
+    panel.set_ylabel("agreement (cosine), share of variance", fontsize=LABEL)
+    panel.set_title("Number of archetypes", fontsize=TITLE)
+    panel.legend(frameon=False, fontsize=LABEL)
     finish([panel], show=show, save=save)
     return [panel]

@@ -10,14 +10,19 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.models import TOOLS
 from unmix._adata.stored import stored_entry
-from unmix.pl._canvas import COLOURS, finish, grid, palette
+from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def training(
-    adata: AnnData, *, key: str = "ae", show: bool | None = None, save: str | Path | None = None
+    adata: AnnData,
+    *,
+    key: str = "ae",
+    ax: "Sequence[Axes] | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
 ) -> "list[Axes]":
     """Draw the loss on training and held-out cells by epoch, the epoch that was kept, and the learning rate.
 
@@ -27,6 +32,8 @@ def training(
         Object that :func:`unmix.tl.autoencoder` or :func:`unmix.tl.zinb_ae` has written to.
     key
         The tool's `key_added`.
+    ax
+        Two axes to draw in.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -53,20 +60,22 @@ def training(
 
     entry = stored_entry(adata, key, *TOOLS)
     history = {name: np.asarray(values, dtype=float) for name, values in entry["history"].items()}
-    _, axes = grid(2, columns=2)
+    axes = panels(ax, 2, aspect=0.9)
     epochs = np.arange(1, len(history["train"]) + 1)
     for name, label, colour in (("train", "training cells", COLOURS[0]), ("validation", "held-out cells", COLOURS[1])):
         axes[0].plot(epochs, history[name], marker="o", markersize=3, color=colour, label=label)
     best = int(entry["best_epoch"])
     axes[0].axvline(best, color="0.6", linestyle=":", zorder=0, label=f"kept: epoch {best}")
-    axes[0].set_ylabel("loss per cell, nats", fontsize=8)
-    axes[0].legend(fontsize=7, frameon=False)
+    axes[0].set_ylabel("loss per cell, nats", fontsize=LABEL)
+    axes[0].legend(fontsize=LABEL, frameon=False)
+    axes[0].set_title(f"{key}: loss", fontsize=TITLE)
     axes[1].step(epochs, history["learning_rate"], where="mid", color="0.3")
     axes[1].set_yscale("log")
-    axes[1].set_ylabel("learning rate", fontsize=8)
-    for ax in axes:
-        ax.set_xlabel("epoch", fontsize=8)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[1].set_ylabel("learning rate", fontsize=LABEL)
+    axes[1].set_title(f"{key}: learning rate", fontsize=TITLE)
+    for panel in axes:
+        panel.set_xlabel("epoch", fontsize=LABEL)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     finish(axes, show=show, save=save)
     return axes
 
@@ -78,6 +87,7 @@ def denoised(
     key: str = "ae",
     layer: str | None = None,
     color: str | None = None,
+    ax: "Sequence[Axes] | None" = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> "list[Axes]":
@@ -94,7 +104,9 @@ def denoised(
     layer
         Layer with the counts; `None` for `X`.
     color
-        Column of `obs` with groups to colour by.
+        Column of `obs` with groups to colour by, in the colours of `uns[f"{color}_colors"]` where there are such.
+    ax
+        Two axes to draw in.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -123,17 +135,16 @@ def denoised(
     counts = adata.X if layer is None else adata.layers[layer]
     totals = np.asarray(counts.sum(axis=1)).ravel()
     scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan)
-    _, axes = grid(2, columns=2)
-    for ax, matrix, title in zip(
-        axes, (counts, adata.layers[key + keys.DENOISED]), ("counts", "denoised"), strict=True
-    ):
+    axes = panels(ax, 2, size=3.2 if color is None else 4.2, aspect=1.0 if color is None else 0.8)
+    matrices = {"counts": counts, "denoised": adata.layers[key + keys.DENOISED]}
+    for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
         x, y = (np.log1p(_dense(matrix[:, c]) * scale) for c in columns)
-        _scatter(ax, adata, x, y, color)
-        ax.set_title(title, fontsize=9)
-        ax.set_xlabel(f"log(1 + {genes[0]})", fontsize=8)
-        ax.set_ylabel(f"log(1 + {genes[1]})", fontsize=8)
+        _scatter(panel, adata, x, y, color)
+        panel.set_title(title, fontsize=TITLE)
+        panel.set_xlabel(f"{genes[0]}\nlog(1 + counts at the median total)", fontsize=LABEL)
+        panel.set_ylabel(f"{genes[1]}\nlog(1 + counts at the median total)", fontsize=LABEL)
     if color is not None:
-        axes[1].legend(fontsize=6, frameon=False, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
+        legend(axes[1], axes[1].get_legend_handles_labels()[0], title=color, markerscale=3)
     finish(axes, show=show, save=save)
     return axes
 
@@ -164,10 +175,13 @@ def _dense(column: object) -> np.ndarray:
 def _scatter(ax: "Axes", adata: AnnData, x: np.ndarray, y: np.ndarray, color: str | None) -> None:
     """Draw the points, those of rarer groups last."""
     if color is None:
-        ax.scatter(x, y, s=4, color=COLOURS[0], alpha=0.6, linewidths=0, rasterized=True)
+        ax.scatter(x, y, s=8, color=COLOURS[0], alpha=0.6, linewidths=0, rasterized=True)
         return
+    if color not in adata.obs:
+        msg = f"`color` {color!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."
+        raise KeyError(msg)
     groups = adata.obs[color].astype("category")
-    colours = palette(adata, color, len(groups.cat.categories))
+    colours = palette(adata, color, list(groups.cat.categories))
     for name, colour in zip(groups.cat.categories, colours, strict=True):
         of = (groups == name).to_numpy()
-        ax.scatter(x[of], y[of], s=4, color=colour, alpha=0.7, linewidths=0, label=str(name), rasterized=True)
+        ax.scatter(x[of], y[of], s=8, color=colour, alpha=0.7, linewidths=0, label=str(name), rasterized=True)

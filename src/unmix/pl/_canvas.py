@@ -1,34 +1,42 @@
-"""What every picture shares: colours, axes, the tissue with its image, saving."""
+"""What every picture shares: panels, names that fit, saving and showing."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
+
+from unmix._adata.colours import COLOURS, MISSING, palette
+from unmix._adata.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import Collection
-    from matplotlib.figure import Figure
 
-COLOURS = (
-    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#332288", "#999933", "#882255",
-    "#44aa99", "#aa4499", "#661100", "#6699cc", "#888888", "#117733", "#ddcc77", "#cc6677", "#88ccee", "#000000",
-)  # fmt: skip
-"""Colours that the colour-blind can tell apart: Okabe and Ito (2008), then Tol's muted scheme (2021)."""
+__all__ = ["COLOURS", "MISSING", "palette"]
+
+TITLE, LABEL, TICK = 10, 8, 7
+"""Sizes of letters, in points."""
 
 
-def palette(adata: AnnData, key: str, n: int) -> list[str]:
-    """Return one colour per type: `uns[key + "_colors"]` where it fits, else the package's own, repeated if need be."""
-    stored = adata.uns.get(f"{key}_colors")
-    if stored is not None and len(stored) >= n:
-        return [str(c) for c in stored[:n]]
-    return [COLOURS[i % len(COLOURS)] for i in range(n)]
+def panels(
+    ax: "Axes | Sequence[Axes] | None", n: int, *, columns: int = 4, size: float = 3.2, aspect: float = 1.0
+) -> "list[Axes]":
+    """Return the axes that the caller gave, or those of a new figure of `n` panels, `columns` to a row.
 
+    `aspect` is height over width of a panel, `size` its width in inches.
 
-def grid(n: int, *, columns: int = 4, size: float = 3.2, aspect: float = 1.0) -> "tuple[Figure, list[Axes]]":
-    """Make a figure of `n` panels, `columns` to a row; `aspect` is height over width of a panel."""
+    Raises
+    ------
+    ValueError
+        If the caller gave another number of axes.
+    """
+    if ax is not None:
+        given = list(np.ravel(np.asarray(ax, dtype=object)))
+        if len(given) != n:
+            msg = f"`ax` must hold one Axes per panel; there are {n} panels and {len(given)} Axes."
+            raise ValueError(msg)
+        return given
     from matplotlib import pyplot as plt
 
     columns = max(1, min(columns, n))
@@ -39,79 +47,64 @@ def grid(n: int, *, columns: int = 4, size: float = 3.2, aspect: float = 1.0) ->
     )
     figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr, call-arg]
     flat = list(axes.ravel())
-    for ax in flat[n:]:
-        ax.remove()
-    return figure, flat[:n]
+    for empty in flat[n:]:
+        empty.remove()
+    return flat[:n]
 
 
-def coordinates(adata: AnnData, basis: str) -> np.ndarray:
-    """Return the two coordinates of every observation.
-
-    Raises
-    ------
-    KeyError
-        If there are none under this name.
-    """
-    if basis not in adata.obsm:
-        msg = f"`basis` {basis!r} is not in obsm; there are {sorted(adata.obsm)}."
-        raise KeyError(msg)
-    return np.asarray(adata.obsm[basis], dtype=float)[:, :2]
+def wrapped(name: str, width: int = 28) -> str:
+    """Break a long name into lines."""
+    return textwrap.fill(str(name), width, break_long_words=True)
 
 
-def spot_diameter(xy: np.ndarray) -> float:
-    """Return the median distance from a spot to its nearest neighbour, so that spots just touch."""
-    from scipy.spatial import cKDTree
-
-    if len(xy) < 2:
-        return 1.0
-    distance = cKDTree(xy).query(xy, k=2)[0][:, 1]
-    positive = distance[distance > 0]
-    return float(np.median(positive)) if positive.size else 1.0
+def short(name: str, length: int = 24) -> str:
+    """Cut a long name."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
-def tissue_image(adata: AnnData, library_id: str | None = None) -> tuple[np.ndarray, float] | None:
-    """Return the tissue's image (scanpy's and squidpy's place, `uns["spatial"]`) and pixels per coordinate, if any."""
-    libraries = adata.uns.get("spatial")
-    if not isinstance(libraries, dict) or not libraries:
-        return None
-    library = libraries[library_id if library_id is not None else next(iter(libraries))]
-    images, factors = library.get("images", {}), library.get("scalefactors", {})
-    for resolution in ("hires", "lowres"):
-        if resolution in images and f"tissue_{resolution}_scalef" in factors:
-            return np.asarray(images[resolution]), float(factors[f"tissue_{resolution}_scalef"])
-    return None
+def named_axis(axis: Any, names: Sequence[str], **style: Any) -> None:
+    """Put names at 0, 1, 2, ... of an axis, smaller where there are many."""
+    size = float(np.clip(550 / max(len(names), 1), 4, LABEL))
+    axis.set_ticks(np.arange(len(names)), [short(str(name)) for name in names], **{"fontsize": size, **style})
 
 
-def draw_spots(
-    ax: "Axes", xy: np.ndarray, diameter: float, *, image: tuple[np.ndarray, float] | None = None, **style: Any
-) -> "Collection":
-    """Draw one disc per spot in the units of the tissue, over its image where there is one."""
-    from matplotlib.collections import EllipseCollection
+def legend(ax: "Axes", handles: Sequence[Any], *, title: str | None = None, **style: Any) -> None:
+    """Put a legend to the right of the axes, in several columns where there are many entries."""
+    for handle in handles:
+        handle.set_label(wrapped(handle.get_label()))
+    columns = -(-len(handles) // 24)
+    ax.legend(
+        handles=list(handles), title=title, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False,
+        fontsize=LABEL, title_fontsize=LABEL, ncols=max(columns, 1), **style,
+    )  # fmt: skip
 
-    size = np.full(len(xy), diameter)
-    spots = EllipseCollection(
-        size, size, np.zeros(len(xy)), units="xy", offsets=xy, offset_transform=ax.transData, linewidths=0, **style
-    )
-    if image is not None:
-        picture, per_unit = image
-        height, width = picture.shape[:2]
-        ax.imshow(picture, extent=(0, width / per_unit, height / per_unit, 0), zorder=0)
-    ax.add_collection(spots)
-    margin = diameter
-    ax.set_xlim(xy[:, 0].min() - margin, xy[:, 0].max() + margin)
-    ax.set_ylim(xy[:, 1].max() + margin, xy[:, 1].min() - margin)  # images count rows from the top
-    ax.set_aspect("equal")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    return spots
+
+def colour_bar(ax: "Axes", drawn: Any, label: str, shrink: float = 0.8) -> None:
+    """Put a colour bar with its label beside the axes."""
+    bar = ax.get_figure().colorbar(drawn, ax=ax, shrink=shrink)  # type: ignore[union-attr]
+    bar.set_label(label, fontsize=LABEL)
+    bar.ax.tick_params(labelsize=TICK)
+
+
+def heatmap(ax: "Axes", values: Any, rows: Sequence[str], columns: Sequence[str], *, label: str, **style: Any) -> None:
+    """Draw a table with the names of its rows and columns and a colour bar."""
+    image = ax.imshow(values, aspect="auto", interpolation="nearest", **{"cmap": "viridis", **style})
+    named_axis(ax.yaxis, rows)
+    named_axis(ax.xaxis, columns, rotation=90 if max(map(len, columns)) > 2 else 0)
+    colour_bar(ax, image, label)
 
 
 def finish(axes: "Sequence[Axes]", *, show: bool | None, save: str | Path | None) -> None:
-    """Save and show the figure the axes belong to; `show=None` shows it in interactive sessions, unless it is saved."""
+    """Save and show the figure the axes belong to; `show=None` shows it in interactive sessions, unless it is saved.
+
+    A file appears only when the picture is complete; its ending names the format, PNG where there is none.
+    """
     from matplotlib import pyplot as plt
 
-    figure = axes[0].get_figure()
+    figure = axes[0].figure.canvas.figure
     if save is not None:
-        figure.savefig(save, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
+        path = Path(save) if Path(save).suffix else Path(f"{save}.png")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, bbox_inches="tight", format=path.suffix[1:])
     if show or (show is None and save is None and plt.isinteractive()):
         plt.show()

@@ -1,5 +1,6 @@
 """Pictures of factors: leading genes, choice of rank, stability, loss."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,20 @@ from anndata import AnnData
 from unmix._adata.stored import stored_entry
 from unmix.get._loadings import TOOLS
 from unmix.get._loadings import loadings as get_loadings
-from unmix.pl._canvas import COLOURS, finish, grid
+from unmix.pl._canvas import COLOURS, LABEL, TICK, TITLE, finish, named_axis, palette, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+HELD_OUT = "mean loss of held-out entries"
+TITLES = {
+    HELD_OUT: "Prediction (lower is better)",
+    "silhouette": "Stability of the programs (higher is better)",
+    "cophenetic": "Consensus of the runs (higher is better)",
+    "dispersion": "Consensus, crispness (higher is better)",
+    "error": "Error (always falls)",
+}
+"""What a criterion says, by its name on the axis."""
 
 
 def loadings(
@@ -21,6 +32,7 @@ def loadings(
     *,
     key: str = "nmf",
     n_top: int = 10,
+    ax: "Axes | Sequence[Axes] | None" = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> "list[Axes]":
@@ -34,6 +46,8 @@ def loadings(
         The tool's `key_added`.
     n_top
         Number of genes per component.
+    ax
+        Axes to draw in, one per component.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -58,20 +72,28 @@ def loadings(
     """
     table = get_loadings(adata, key=key, n_top=n_top)
     names = list(dict.fromkeys(table["component"]))
-    _, axes = grid(len(names), size=2.4, aspect=max(n_top / 10, 0.6))
-    for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
+    axes = panels(ax, len(names), size=2.4, aspect=max(n_top / 10, 0.6))
+    colours = palette(adata, key, names)
+    for panel, name, colour in zip(axes, names, colours, strict=True):
         part = table[table["component"] == name]
-        ax.barh(np.arange(len(part)), part["loading"], color=COLOURS[i % len(COLOURS)])
-        ax.set_yticks(np.arange(len(part)), part["gene"], fontsize=7)
-        ax.invert_yaxis()
-        ax.set_title(f"{key} {name}", fontsize=9)
-        ax.set_xlabel("loading", fontsize=8)
+        panel.barh(np.arange(len(part)), part["loading"], color=colour)
+        named_axis(panel.yaxis, list(part["gene"]))
+        panel.invert_yaxis()
+        panel.locator_params(axis="x", nbins=4)
+        panel.tick_params(axis="x", labelsize=TICK)
+        panel.set_title(f"{key} {name}", fontsize=TITLE)
+        panel.set_xlabel("loading", fontsize=LABEL)
     finish(axes, show=show, save=save)
     return axes
 
 
 def rank_selection(
-    adata: AnnData, *, key: str = "metagenes", show: bool | None = None, save: str | Path | None = None
+    adata: AnnData,
+    *,
+    key: str = "metagenes",
+    ax: "Axes | Sequence[Axes] | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
 ) -> "list[Axes]":
     """Draw what speaks for each number of components: held-out loss, stability, consensus, error.
 
@@ -81,6 +103,8 @@ def rank_selection(
         What :func:`unmix.tl.metagenes`, or :func:`unmix.tl.factorize` with `n_components="auto"`, has written to.
     key
         The tool's `key_added`.
+    ax
+        Axes to draw in, one per criterion.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -105,18 +129,23 @@ def rank_selection(
     >>> len(um.pl.rank_selection(cells, key="nmf", show=False))
     1
     """
+    from matplotlib.ticker import MaxNLocator
+
     entry = stored_entry(adata, key, *TOOLS)
     chosen = np.asarray(adata.varm[key]).shape[1]
     curves = _curves(entry)
     if not curves:
         msg = f"{key!r} holds one number of components and no curve; give a range or n_components='auto' to the tool."
         raise ValueError(msg)
-    _, axes = grid(len(curves), columns=2)
-    for ax, (name, (ranks, values, spread)) in zip(axes, curves.items(), strict=True):
-        ax.errorbar(ranks, values, yerr=spread, marker="o", markersize=3, color=COLOURS[0], capsize=2)
-        ax.axvline(chosen, color="0.6", linestyle=":", zorder=0)
-        ax.set_xlabel("number of components", fontsize=8)
-        ax.set_ylabel(name, fontsize=8)
+    axes = panels(ax, len(curves), columns=2, aspect=0.7)
+    for panel, (name, (ranks, values, spread)) in zip(axes, curves.items(), strict=True):
+        panel.errorbar(ranks, values, yerr=spread, marker="o", markersize=3, color=COLOURS[0], capsize=2)
+        panel.axvline(chosen, color="0.6", linestyle=":", zorder=0, label=f"chosen: {chosen}")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlabel("number of components", fontsize=LABEL)
+        panel.set_ylabel(name, fontsize=LABEL)
+        panel.set_title(TITLES[name], fontsize=TITLE)
+    axes[0].legend(frameon=False, fontsize=LABEL)
     finish(axes, show=show, save=save)
     return axes
 
@@ -128,7 +157,7 @@ def _curves(entry: dict) -> "dict[str, tuple[np.ndarray, np.ndarray, np.ndarray 
     if "held_out" in selection:
         losses = np.asarray(selection["held_out"])
         error = losses.std(axis=1) / np.sqrt(losses.shape[1])
-        found["mean loss of held-out entries"] = np.asarray(selection["ranks"]), losses.mean(axis=1), error
+        found[HELD_OUT] = np.asarray(selection["ranks"]), losses.mean(axis=1), error
     table = entry.get("stability")
     if isinstance(table, pd.DataFrame) and len(table) > 1:
         for column in ("silhouette", "cophenetic", "dispersion", "error"):

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from anndata import AnnData
 
+from unmix._adata.colours import COLOURS
 from unmix.get._joint import joint_loadings as get_joint_loadings
-from unmix.pl._canvas import COLOURS, finish
+from unmix.pl._canvas import LABEL, TICK, finish, named_axis, palette, panels, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ def joint_loadings(
     key: str = "joint_nmf",
     components: "Sequence[str | int] | None" = None,
     n_top: int = 8,
+    ax: "Axes | Sequence[Axes] | None" = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> "list[Axes]":
@@ -36,6 +39,8 @@ def joint_loadings(
         default all of them.
     n_top
         Number of genes per panel.
+    ax
+        Axes to draw in, one per panel.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -61,19 +66,19 @@ def joint_loadings(
     """
     table = get_joint_loadings(data, key=key, n_top=n_top)
     wanted = _components(table["component"].unique().tolist(), components, key)
-    panels = [
-        (part, name) for name in wanted for part in table["part"].unique() if _rows(table, part, name)["gene"].size
-    ]
-    axes = _panels(panels, n_top)
-    colours = dict(zip(table["part"].unique(), COLOURS, strict=False))
-    for ax, (part, name) in zip(axes, panels, strict=True):
+    parts = list(table["part"].unique())
+    pairs = [(part, name) for name in wanted for part in parts if len(_rows(table, part, name))]
+    axes = _new_panels(pairs, n_top) if ax is None else panels(ax, len(pairs))
+    colours = _colours(data, key, parts)
+    for panel, (part, name) in zip(axes, pairs, strict=True):
         rows = _rows(table, part, name)
-        ax.barh(np.arange(len(rows)), rows["loading"], color=colours.get(part, COLOURS[0]))
-        ax.set_yticks(np.arange(len(rows)), [_short(gene) for gene in rows["gene"]], fontsize=7)
-        ax.tick_params(axis="x", labelsize=6)
-        ax.locator_params(axis="x", nbins=4)
-        ax.invert_yaxis()
-        ax.set_title(f"{part}, {name if name == 'all' else f'component {name}'}", fontsize=8)
+        panel.barh(np.arange(len(rows)), rows["loading"], color=colours[part])
+        named_axis(panel.yaxis, list(rows["gene"]), fontsize=TICK)
+        panel.tick_params(axis="x", labelsize=TICK)
+        panel.locator_params(axis="x", nbins=4)
+        panel.invert_yaxis()
+        panel.set_xlabel("loading", fontsize=TICK)
+        panel.set_title(wrapped(f"{part}, {name if name == 'all' else f'component {name}'}"), fontsize=LABEL)
     finish(axes, show=show, save=save)
     return axes
 
@@ -91,21 +96,27 @@ def _rows(table: Any, part: str, name: str) -> Any:
     return table[(table["part"] == part) & (table["component"] == name)]
 
 
-def _panels(panels: list[tuple[str, str]], n_top: int) -> "list[Axes]":
+def _colours(data: Any, key: str, parts: list[str]) -> dict[str, str]:
+    """Return a colour per part; batches keep the colours that scanpy stores for them."""
+    own = dict(zip(parts, [COLOURS[i % len(COLOURS)] for i in range(len(parts))], strict=True))
+    if not isinstance(data, AnnData):
+        return own
+    batch_key = data.uns[key]["params"].get("batch_key")
+    if batch_key is None or f"{batch_key}_colors" not in data.uns:
+        return own
+    batches = [part for part in parts if part != "shared"]
+    return own | {"shared": "#555555"} | dict(zip(batches, palette(data, batch_key, batches), strict=True))
+
+
+def _new_panels(pairs: list[tuple[str, str]], n_top: int) -> "list[Axes]":
     """Make one row of axes per component, one column per part."""
     from matplotlib import pyplot as plt
 
-    parts = list(dict.fromkeys(part for part, _ in panels))
-    names = list(dict.fromkeys(name for _, name in panels))
-    size = (2.6 * len(parts), (0.5 + 0.16 * n_top) * len(names))
+    parts = list(dict.fromkeys(part for part, _ in pairs))
+    names = list(dict.fromkeys(name for _, name in pairs))
+    size = (2.6 * len(parts), (0.8 + 0.16 * n_top) * len(names))
     _, grid = plt.subplots(len(names), len(parts), figsize=size, squeeze=False, layout="constrained")
-    used = {(parts.index(part), names.index(name)) for part, name in panels}
-    for i, row in enumerate(grid):
-        for j, ax in enumerate(row):
-            if (j, i) not in used:
-                ax.remove()
-    return [grid[names.index(name), parts.index(part)] for part, name in panels]
-
-
-def _short(name: str, length: int = 18) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    axes = {(part, name): grid[i, j] for i, name in enumerate(names) for j, part in enumerate(parts)}
+    for pair in axes.keys() - set(pairs):
+        axes[pair].remove()
+    return [axes[pair] for pair in pairs]

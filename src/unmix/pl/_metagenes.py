@@ -1,5 +1,6 @@
 """Pictures of metagenes: the consensus of the runs, and the genes that mark every program."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,19 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.stored import stored_entry
 from unmix.get._loadings import loadings as get_loadings
-from unmix.pl._canvas import COLOURS, finish
+from unmix.pl._canvas import LABEL, TITLE, colour_bar, finish, heatmap, palette, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def consensus(
-    adata: AnnData, *, key: str = "metagenes", show: bool | None = None, save: str | Path | None = None
+    adata: AnnData,
+    *,
+    key: str = "metagenes",
+    ax: "Sequence[Axes] | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
 ) -> "list[Axes]":
     """Draw how often the runs put two cells into the same program, beside the program that each cell uses most.
 
@@ -27,6 +33,8 @@ def consensus(
         Object that :func:`unmix.tl.metagenes` has written to.
     key
         The tool's `key_added`.
+    ax
+        Two axes to draw in: a narrow one for the programs, one for the matrix.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -49,7 +57,6 @@ def consensus(
     >>> len(um.pl.consensus(reference, show=False))
     2
     """
-    from matplotlib import pyplot as plt
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -60,25 +67,41 @@ def consensus(
         raise KeyError(msg)
     usages = np.nan_to_num(np.asarray(adata.obsm[keys.EMBEDDING + key])[rows])
     program, k = usages.argmax(axis=1), usages.shape[1]
-    colours = [COLOURS[c % len(COLOURS)] for c in range(k)]
-    figure, (side, ax) = plt.subplots(
-        1, 2, figsize=(6.6, 5.0), width_ratios=[1, 18], layout="constrained", gridspec_kw={"wspace": 0.02}
-    )
+    colours = palette(adata, key, [str(c + 1) for c in range(k)])
+    side, panel = _side_and_panel() if ax is None else panels(ax, 2)
     side.imshow(program[:, None], aspect="auto", cmap=ListedColormap(colours), vmin=-0.5, vmax=k - 0.5)
-    image = ax.imshow(stored["matrix"], aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-    for a in (side, ax):
+    image = panel.imshow(stored["matrix"], aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    for a in (side, panel):
         a.set_xticks([])
         a.set_yticks([])
-    ax.set_title(f"{key}: {len(rows)} cells", fontsize=10)
-    figure.colorbar(image, ax=ax, label="share of runs together", shrink=0.6)
+    side.set_ylabel("cells, by program", fontsize=LABEL)
+    panel.set_xlabel("cells, in the same order", fontsize=LABEL)
+    panel.set_title(f"{key}: consensus of the runs, {len(rows)} cells", fontsize=TITLE)
+    colour_bar(panel, image, "share of runs together", shrink=0.6)
     patches = [Patch(color=colours[c], label=str(c + 1)) for c in range(k)]
-    figure.legend(handles=patches, title="program", loc="outside lower center", ncols=min(k, 10), fontsize=8)
-    finish([side, ax], show=show, save=save)
-    return [side, ax]
+    where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.07), "ncols": min(k, 10)}
+    panel.legend(handles=patches, title="program", fontsize=LABEL, title_fontsize=LABEL, frameon=False, **where)
+    finish([side, panel], show=show, save=save)
+    return [side, panel]
+
+
+def _side_and_panel() -> "tuple[Axes, Axes]":
+    """Make a figure with a narrow and a square panel."""
+    from matplotlib import pyplot as plt
+
+    space = {"wspace": 0.02}
+    _, axes = plt.subplots(1, 2, figsize=(6.6, 5.0), width_ratios=[1, 18], layout="constrained", gridspec_kw=space)
+    return axes[0], axes[1]
 
 
 def top_genes(
-    adata: AnnData, *, key: str = "metagenes", n_top: int = 5, show: bool | None = None, save: str | Path | None = None
+    adata: AnnData,
+    *,
+    key: str = "metagenes",
+    n_top: int = 5,
+    ax: "Axes | None" = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
 ) -> "list[Axes]":
     """Draw the leading genes of every component across all components.
 
@@ -92,6 +115,8 @@ def top_genes(
         The tool's `key_added`.
     n_top
         Number of genes per component; a gene that leads several stands with the first.
+    ax
+        Axes to draw in.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -115,20 +140,19 @@ def top_genes(
     >>> len(axes[0].get_yticklabels()) <= 6
     True
     """
-    from matplotlib import pyplot as plt
-
     genes = list(dict.fromkeys(get_loadings(adata, key=key, n_top=n_top)["gene"]))
     values = np.asarray(adata.varm[key + keys.SCORE if key + keys.SCORE in adata.varm else key])
     table = pd.DataFrame(values, index=adata.var_names).loc[genes]
     size = table.abs().max(axis=1).to_numpy()
     table = table.div(np.where(size > 0, size, 1), axis=0)
-    figure, ax = plt.subplots(figsize=(1.8 + 0.4 * table.shape[1], 0.9 + 0.17 * len(genes)), layout="constrained")
+    size = 1.8 + 0.4 * table.shape[1]
+    panel = panels(ax, 1, size=size, aspect=(0.9 + 0.17 * len(genes)) / size)[0]
     signed = bool((table < 0).any(axis=None))
-    limits = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if signed else {"cmap": "viridis", "vmin": 0, "vmax": 1}
-    image = ax.imshow(table, aspect="auto", interpolation="nearest", **limits)  # type: ignore[arg-type]
-    ax.set_yticks(np.arange(len(genes)), genes, fontsize=7)
-    ax.set_xticks(np.arange(table.shape[1]), [str(c + 1) for c in range(table.shape[1])], fontsize=8)
-    ax.set_xlabel("component", fontsize=8)
-    figure.colorbar(image, ax=ax, shrink=0.5, label="relative to the gene's largest")
-    finish([ax], show=show, save=save)
-    return [ax]
+    limits = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if signed else {"vmin": 0, "vmax": 1}
+    names = [str(c + 1) for c in range(table.shape[1])]
+    heatmap(panel, table, genes, names, label="relative to the gene's largest", **limits)
+    panel.set_xlabel("component", fontsize=LABEL)
+    panel.set_ylabel("gene", fontsize=LABEL)
+    panel.set_title(f"{key}: leading genes", fontsize=TITLE)
+    finish([panel], show=show, save=save)
+    return [panel]

@@ -8,27 +8,32 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.stored import stored_entry
+from unmix._adata import keys
+from unmix._adata.stored import stored_entry, stored_table
 from unmix.get import proportions as get_proportions
-from unmix.pl._canvas import coordinates, draw_spots, finish, grid, palette, spot_diameter, tissue_image
+from unmix.pl._canvas import LABEL, MISSING, TICK, TITLE, finish, legend, palette, panels, short
+from unmix.pl._tissue import Tissue, draw_maps, draw_spots, tissue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = ("maps", "top", "bars")
+KINDS = ("maps", "se", "top", "bars")
+MOST_NAMES = 80
+"""Observations whose names fit under their bars."""
 
 
 def proportions(
     adata: AnnData,
     *,
     key: str = "deconvolve",
-    kind: Literal["auto", "maps", "top", "bars"] = "auto",
+    kind: Literal["auto", "maps", "se", "top", "bars"] = "auto",
     types: Sequence[str] | None = None,
     as_rna: bool | None = None,
     basis: str = "spatial",
+    library_id: str | None = None,
     vmax: float | Literal["shared"] | None = None,
     cmap: str = "viridis",
-    ax: "Axes | None" = None,
+    ax: "Axes | Sequence[Axes] | None" = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> "list[Axes]":
@@ -41,22 +46,25 @@ def proportions(
     key
         The tool's `key_added`.
     kind
-        `"maps"`: one map of the tissue per type, over the tissue's image where there is one; `"top"`: one map with the
-        largest type of every spot; `"bars"`: one stacked bar per observation, for bulk samples. `"auto"` draws maps where
-        there are coordinates and bars where there are none.
+        `"maps"`: one map of the tissue per type, over the tissue's image where there is one; `"se"`: the same of the
+        standard errors, where the method gives them; `"top"`: one map with the largest type of every spot; `"bars"`: one
+        stacked bar per observation, for bulk samples. `"auto"` draws maps where there are coordinates and bars where there
+        are none. What could not be fitted is grey.
     types
         Types to draw; `None` for all.
     as_rna
         Shares of RNA or of cells, as in :func:`unmix.get.proportions`.
     basis
         Key of the coordinates in `obsm`.
+    library_id
+        Which image of `uns["spatial"]` to draw under the spots; `None` for the only one.
     vmax
         Proportion at the top of the colour scale: a number, `"shared"` for the largest of all types, `None` for each
         type's own largest.
     cmap
         Colour map of the maps.
     ax
-        Axes to draw in, for the kinds that need one only.
+        Axes to draw in, one per panel.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -69,9 +77,13 @@ def proportions(
     Raises
     ------
     KeyError
-        If there is no such result, or there are no coordinates for a map.
+        If there is no such result, or there are no coordinates for a map or no standard errors.
     ValueError
-        If `kind` or `types` are not among what is allowed.
+        If `kind` or `types` are not among what is allowed, or `ax` does not hold one Axes per panel.
+
+    Notes
+    -----
+    Types have the colours of `uns[f"{key}_colors"]`, in the order of the types, where there are such.
 
     Examples
     --------
@@ -91,13 +103,15 @@ def proportions(
         msg = f"`kind` must be 'auto' or one of {list(KINDS)}, got {kind!r}."
         raise ValueError(msg)
     unit = "share of RNA" if (entry["fraction_of"] == "RNA" if as_rna is None else as_rna) else "share of cells"
-    colours = dict(zip(table.columns, palette(adata, key, table.shape[1]), strict=True))
-    if kind == "maps":
-        axes = _maps(adata, table[chosen], coordinates(adata, basis), unit, vmax, cmap, ax)
-    elif kind == "top":
-        axes = [_top(adata, table[chosen], coordinates(adata, basis), colours, ax)]
-    else:
+    colours = dict(zip(table.columns, palette(adata, key, list(table.columns)), strict=True))
+    if kind == "bars":
         axes = [_bars(table[chosen], unit, colours, ax)]
+    elif kind == "top":
+        axes = [_top(table[chosen], tissue(adata, basis, library_id), colours, ax)]
+    else:
+        if kind == "se":
+            table, unit = _errors(adata, key, entry, as_rna), f"standard error, {unit}"
+        axes = draw_maps(tissue(adata, basis, library_id), table[chosen], unit, vmax=vmax, cmap=cmap, ax=ax)
     finish(axes, show=show, save=save)
     return axes
 
@@ -112,68 +126,56 @@ def _chosen_types(table: pd.DataFrame, types: Sequence[str] | None) -> list[str]
     return list(types)
 
 
-def _maps(
-    adata: AnnData,
-    table: pd.DataFrame,
-    xy: np.ndarray,
-    unit: str,
-    vmax: float | Literal["shared"] | None,
-    cmap: str,
-    ax: "Axes | None",
-) -> "list[Axes]":
-    """Draw one map per type; spots that could not be fitted are grey."""
-    if ax is not None and table.shape[1] > 1:
-        msg = f"`ax` takes one map, but {table.shape[1]} types are to be drawn; name one with `types=`."
+def _errors(adata: AnnData, key: str, entry: dict, as_rna: bool | None) -> pd.DataFrame:
+    """Return the standard errors that are stored."""
+    if key + keys.SE not in adata.obsm:
+        msg = f"{key!r} holds no standard errors; `tl.deconvolve` gives them with the methods that model counts."
+        raise KeyError(msg)
+    if as_rna is not None and as_rna != (entry["fraction_of"] == "RNA"):
+        msg = "standard errors are stored for the fractions that the tool wrote; leave `as_rna` out."
         raise ValueError(msg)
-    extent = np.ptp(xy, axis=0)
-    aspect = float(extent[1] / extent[0]) if extent.min() > 0 else 1.0
-    axes = [ax] if ax is not None else grid(table.shape[1], aspect=aspect)[1]
-    image, diameter = tissue_image(adata), spot_diameter(xy)
-    top = float(np.nanmax(table.to_numpy())) if vmax == "shared" else vmax
-    for panel, name in zip(axes, table.columns, strict=True):
-        values = table[name].to_numpy()
-        missing = np.isnan(values)
-        if missing.any():
-            draw_spots(panel, xy[missing], diameter, facecolors="#dddddd")
-        spots = draw_spots(panel, xy, diameter, image=image, array=np.ma.masked_invalid(values), cmap=cmap)
-        spots.set_clim(0, top if top is not None else max(float(np.nanmax(values, initial=0)), 1e-12))
-        panel.set_title(name, fontsize=10)
-        panel.get_figure().colorbar(spots, ax=panel, shrink=0.8, label=unit)  # type: ignore[union-attr]
-    return axes
+    return stored_table(adata, key + keys.SE, entry["names"])
 
 
-def _top(adata: AnnData, table: pd.DataFrame, xy: np.ndarray, colours: dict[str, str], ax: "Axes | None") -> "Axes":
+def _top(table: pd.DataFrame, place: Tissue, colours: dict[str, str], ax: "Axes | Sequence[Axes] | None") -> "Axes":
     """Draw the largest type of every spot."""
     from matplotlib.patches import Patch
 
-    panel = ax if ax is not None else grid(1, size=5)[1][0]
+    panel = panels(ax, 1, size=5, aspect=place.aspect)[0]
     fitted = table.notna().all(axis=1).to_numpy()
     largest = table.to_numpy()[fitted].argmax(axis=1)
-    faces = np.full(len(table), "#dddddd", dtype=object)
+    faces = np.full(len(table), MISSING, dtype=object)
     faces[fitted] = [colours[table.columns[k]] for k in largest]
-    draw_spots(panel, xy, spot_diameter(xy), image=tissue_image(adata), facecolors=list(faces))
+    draw_spots(panel, place, facecolors=list(faces))
     shown = [name for k, name in enumerate(table.columns) if (largest == k).any()]
     handles = [Patch(color=colours[name], label=name) for name in shown]
-    handles += [Patch(color="#dddddd", label="not fitted")] if not fitted.all() else []
-    panel.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    panel.set_title("Largest type of every spot", fontsize=10)
+    handles += [Patch(color=MISSING, label="not fitted")] if not fitted.all() else []
+    legend(panel, handles)
+    panel.set_title("Largest type of every spot", fontsize=TITLE)
     return panel
 
 
-def _bars(table: pd.DataFrame, unit: str, colours: dict[str, str], ax: "Axes | None") -> "Axes":
-    """Draw one stacked bar per observation."""
-    from matplotlib import pyplot as plt
+def _bars(table: pd.DataFrame, unit: str, colours: dict[str, str], ax: "Axes | Sequence[Axes] | None") -> "Axes":
+    """Draw one stacked bar per observation, with its name where there is room."""
+    from matplotlib.patches import Patch
 
-    if ax is None:
-        _, ax = plt.subplots(figsize=(float(np.clip(0.35 * len(table) + 3, 5, 24)), 4.5), layout="constrained")
+    size = float(np.clip(0.3 * len(table) + 1.5, 4, 20))
+    panel = panels(ax, 1, size=size, aspect=4.5 / size)[0]
+    at, missing = np.arange(len(table)), table.isna().any(axis=1).to_numpy()
+    panel.bar(at[missing], 1.0, color=MISSING, width=0.9)
     bottom = np.zeros(len(table))
     for name in table.columns:
         values = np.nan_to_num(table[name].to_numpy())
-        ax.bar(np.arange(len(table)), values, bottom=bottom, color=colours[name], label=name, width=0.9)
+        panel.bar(at, values, bottom=bottom, color=colours[name], width=0.9)
         bottom += values
-    ax.set_xticks(np.arange(len(table)), table.index.astype(str), rotation=90, fontsize=8)
-    ax.set_xlim(-0.6, len(table) - 0.4)
-    ax.set_ylabel(unit)
-    ax.set_title("Cell-type proportions", fontsize=10)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    return ax
+    if len(table) <= MOST_NAMES:
+        panel.set_xticks(at, [short(str(name)) for name in table.index], rotation=90, fontsize=TICK)
+    else:
+        panel.set_xticks([])
+        panel.set_xlabel(f"{len(table)} observations", fontsize=LABEL)
+    panel.set_xlim(-0.6, len(table) - 0.4)
+    panel.set_ylabel(unit)
+    panel.set_title("Cell-type proportions", fontsize=TITLE)
+    handles = [Patch(color=colours[name], label=name) for name in reversed(table.columns)]
+    legend(panel, [*handles, Patch(color=MISSING, label="not fitted")] if missing.any() else handles)
+    return panel

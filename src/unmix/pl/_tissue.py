@@ -1,0 +1,148 @@
+"""Maps: one disc per spot at its place in the tissue, over the tissue's image where there is one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix.pl._canvas import LABEL, MISSING, TITLE, colour_bar, panels, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import Collection
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where the spots lie, how large they are, and what lies under them."""
+
+    basis: str
+    xy: np.ndarray
+    diameter: float
+    image: tuple[np.ndarray, float] | None = None
+
+    @property
+    def aspect(self) -> float:
+        """Height over width."""
+        extent = np.ptp(self.xy, axis=0)
+        return float(extent[1] / extent[0]) if extent.min() > 0 else 1.0
+
+
+def tissue(adata: AnnData, basis: str, library_id: str | None = None) -> Tissue:
+    """Read coordinates (`obsm[basis]`) and the image (`uns["spatial"]`, where scanpy and squidpy keep it).
+
+    Raises
+    ------
+    KeyError
+        If there are no coordinates or no library of this name.
+    ValueError
+        If there are no spots, or coordinates are not finite.
+    """
+    if basis not in adata.obsm:
+        msg = f"`basis` {basis!r} is not in obsm, so there is no map to draw on; there are {sorted(adata.obsm)}."
+        raise KeyError(msg)
+    xy = np.asarray(adata.obsm[basis], dtype=float)[:, :2]
+    if len(xy) == 0 or not np.isfinite(xy).all():
+        msg = f"obsm[{basis!r}] needs at least one spot and finite coordinates; got {len(xy)} spots, NaN among them."
+        raise ValueError(msg if len(xy) else "there are no spots to draw.")
+    library = _library(adata, library_id) if basis == "spatial" else {}
+    factors = library.get("scalefactors", {})
+    image = _image(library)
+    diameter = float(factors.get("spot_diameter_fullres", 0)) if image is not None else 0.0
+    return Tissue(basis, xy, diameter or _spacing(xy), image)
+
+
+def _library(adata: AnnData, library_id: str | None) -> dict[str, Any]:
+    """Return the only library, or the one that is named; nothing where the choice is open."""
+    libraries = adata.uns.get("spatial")
+    libraries = libraries if isinstance(libraries, dict) else {}
+    if library_id is not None:
+        if library_id not in libraries:
+            msg = f"`library_id` {library_id!r} is not in uns['spatial']; there are {sorted(libraries)}."
+            raise KeyError(msg)
+        return libraries[library_id]
+    return next(iter(libraries.values())) if len(libraries) == 1 else {}
+
+
+def _image(library: dict[str, Any]) -> tuple[np.ndarray, float] | None:
+    """Return an image and its pixels per unit of the coordinates, if there is one."""
+    images, factors = library.get("images") or {}, library.get("scalefactors") or {}
+    for resolution in ("hires", "lowres"):
+        if resolution in images and f"tissue_{resolution}_scalef" in factors:
+            return np.asarray(images[resolution]), float(factors[f"tissue_{resolution}_scalef"])
+    return None
+
+
+def _spacing(xy: np.ndarray) -> float:
+    """Return the median distance from a spot to its nearest neighbour, so that spots just touch."""
+    from scipy.spatial import cKDTree
+
+    if len(xy) < 2:
+        return 1.0
+    distance = cKDTree(xy).query(xy, k=2)[0][:, 1]
+    positive = distance[distance > 0]
+    smallest = float(np.ptp(xy, axis=0).max()) / 150
+    return max(float(np.median(positive)), smallest) if positive.size else 1.0
+
+
+def draw_spots(ax: "Axes", place: Tissue, **style: Any) -> "Collection":
+    """Draw one disc per spot in the units of the tissue, over its image where there is one."""
+    from matplotlib.collections import EllipseCollection
+
+    xy, margin = place.xy, place.diameter
+    size = np.full(len(xy), place.diameter)
+    spots = EllipseCollection(
+        size, size, np.zeros(len(xy)), units="xy", offsets=xy, offset_transform=ax.transData, linewidths=0, **style
+    )
+    spots.set_rasterized(len(xy) > 2000)
+    if place.image is not None:
+        picture, per_unit = place.image
+        height, width = picture.shape[:2]
+        ax.imshow(picture, extent=(0, width / per_unit, height / per_unit, 0), zorder=0)
+    ax.add_collection(spots)
+    ax.set_xlim(xy[:, 0].min() - margin, xy[:, 0].max() + margin)
+    y = xy[:, 1].min() - margin, xy[:, 1].max() + margin
+    ax.set_ylim(*(y[::-1] if place.basis == "spatial" else y))  # images count rows from the top
+    ax.set_aspect("equal")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    name = place.basis.removeprefix("X_")
+    ax.set_xlabel(f"{name} 1", fontsize=LABEL)
+    ax.set_ylabel(f"{name} 2", fontsize=LABEL)
+    return spots
+
+
+def draw_maps(
+    place: Tissue,
+    table: pd.DataFrame,
+    label: str,
+    *,
+    vmax: float | Literal["shared"] | None,
+    cmap: Any,
+    ax: "Axes | Sequence[Axes] | None",
+) -> "list[Axes]":
+    """Draw one map per column; spots that could not be fitted are grey."""
+    import matplotlib as mpl
+    from matplotlib.patches import Patch
+
+    axes = panels(ax, table.shape[1], aspect=0.8 * place.aspect + 0.12)
+    colours = mpl.colormaps.get_cmap(cmap).with_extremes(bad=MISSING)
+    top = _largest(table.to_numpy()) if vmax == "shared" else vmax
+    for panel, name in zip(axes, table.columns, strict=True):
+        values = table[name].to_numpy(dtype=float)
+        spots = draw_spots(panel, place, array=np.ma.masked_invalid(values), cmap=colours)
+        spots.set_clim(0, top if top is not None else _largest(values))
+        panel.set_title(wrapped(name), fontsize=TITLE)
+        colour_bar(panel, spots, label, shrink=0.85)
+    if missing := int(table.isna().any(axis=1).sum()):
+        handles = [Patch(color=MISSING, label=f"not fitted: {missing}")]
+        axes[0].legend(handles=handles, loc="upper left", frameon=False, fontsize=LABEL, bbox_to_anchor=(0, -0.06))
+    return axes
+
+
+def _largest(values: np.ndarray) -> float:
+    """Return the top of a colour scale that begins at 0; 1 where nothing is above 0."""
+    return float(np.max(values, initial=0, where=~np.isnan(values))) or 1.0
