@@ -1,7 +1,8 @@
 import numpy as np
 
-from unmix.core.countmodel import fit_count_model, share_errors
-from unmix.core.scatter import add_scatter, cell_scatter
+from unmix.core.countmodel import fit_count_model
+from unmix.core.scatter import cell_scatter
+from unmix.core.share_errors import ShareErrors, share_errors, with_scatter
 
 
 def cells_of(rng, S, n, state_sd, depth=3000.0):
@@ -45,7 +46,7 @@ def covered(fit, covariance, F):
 def test_intervals_cover_pools_of_few_different_cells():
     fit, b, Omega, F = case(state_sd=1.0)
     assert covered(fit, fit.covariance, F) < 0.8
-    assert 0.85 <= covered(fit, add_scatter(fit, b, Omega, 6.0), F) <= 0.97
+    assert 0.85 <= covered(fit, with_scatter(fit.weights, fit.covariance, b, Omega, 6.0), F) <= 0.97
 
 
 def test_a_cell_weighs_what_its_depth_says():
@@ -61,5 +62,23 @@ def test_cells_that_are_all_alike_scatter_only_in_depth():
 
 def test_the_scatter_falls_as_the_number_of_cells():
     fit, b, Omega, _ = case(state_sd=1.0)
-    one, ten = (add_scatter(fit, b, Omega, n) - fit.covariance for n in (1.0, 10.0))
+    one, ten = (with_scatter(fit.weights, fit.covariance, b, Omega, n) - fit.covariance for n in (1.0, 10.0))
     np.testing.assert_allclose(one, 10 * ten, rtol=1e-6, atol=1e-6 * np.abs(one).max())
+
+
+def test_errors_on_the_way_are_those_of_the_covariances():
+    rng = np.random.default_rng(1)
+    S = rng.gamma(0.4, 1.0, (60, 3)) + 0.02
+    Y = rng.poisson(rng.gamma(1.0, 200.0, (40, 3)) @ (S / S.sum(axis=0)).T).astype(float)
+    Y[5] = 0
+    sizes, cells = np.array([1.0, 2.0, 5.0]), np.arange(1.0, 41.0)
+    b, Omega = np.full(3, 50.0), np.stack([np.eye(3) * k for k in (10.0, 20.0, 30.0)])
+    kept = fit_count_model(Y, S)
+    expected = share_errors(kept.weights, with_scatter(kept.weights, kept.covariance, b, Omega, cells), sizes)
+    errors = ShareErrors(sizes, lambda model: (b, Omega), cells)
+    lean = fit_count_model(Y, S, errors=errors, block_rows=7)
+    np.testing.assert_allclose(lean.se, expected, rtol=1e-10)
+    np.testing.assert_array_equal(lean.weights, kept.weights)
+    assert lean.covariance.size == 0
+    plain = fit_count_model(Y, S, errors=ShareErrors())
+    np.testing.assert_allclose(plain.se, share_errors(kept.weights, kept.covariance), rtol=1e-10)

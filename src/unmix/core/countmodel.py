@@ -22,6 +22,7 @@ from unmix.core._countmodel_kernels import fit_rows
 from unmix.core.blocks import Block, map_rows
 from unmix.core.countmodel_shared import MAX_ITER, CountModel, csr_parts, estimate_model, information_of_genes, start
 from unmix.core.platform import face_inverse
+from unmix.core.share_errors import ShareErrors, errors_of_block
 from unmix.core.smoothing import Smoothing, choose_strength, neighbour_prior
 
 MIN_MEAN = 0.1
@@ -35,7 +36,8 @@ class CountModelResult:
     weights: np.ndarray
     """W, shape (N, K): RNA of every type, in counts divided by the profiles' unit; exact zeros at the bound."""
     covariance: np.ndarray
-    """Covariance of every row of W, shape (N, K, K); zeros for types at the bound."""
+    """Covariance of every row of W, shape (N, K, K); zeros for types at the bound. No rows where errors of shares are
+    computed on the way."""
     log_likelihood: np.ndarray
     """Shape (N,)."""
     pearson: np.ndarray
@@ -51,6 +53,8 @@ class CountModelResult:
     model: CountModel
     smoothing: Smoothing | None = None
     """How the strength of smoothing was chosen."""
+    se: np.ndarray | None = None
+    """Standard errors of the shares of the types, shape (N, K), where they were asked for."""
 
 
 def fit_count_model(
@@ -65,6 +69,7 @@ def fit_count_model(
     unknown: bool = False,
     graph: sparse.csr_array | None = None,
     smoothing: float | None = None,
+    errors: ShareErrors | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
     block_rows: int | None = None,
@@ -95,6 +100,9 @@ def fit_count_model(
         Weights of every spot's neighbours, shape (N, N), for smoothing (:mod:`unmix.core.smoothing`); `None` for none.
     smoothing
         Its strength; `None` to choose it by genes held out.
+    errors
+        What the standard errors of the shares depend on; they are then computed block by block, and the covariances,
+        which take K times the memory, are not kept.
     rng
         Source of randomness, for the genes that are held out.
     n_jobs, block_rows
@@ -122,32 +130,48 @@ def fit_count_model(
     walk: dict[str, Any] = {"n_jobs": n_jobs, "block_rows": block_rows}
     options: dict[str, Any] = {"between": between, "platform": platform, "dispersion": dispersion, "unknown": unknown}
     model = estimate_model(X, S, V, columns=columns, **options, **walk)
-    alone = _result(map_rows(_fit_block, X, constants=(model,), desc="count model", **walk), model)
+    fit = _Fit(X, errors, walk)
     if graph is None or smoothing == 0:
-        return alone
-    return _smooth(X, alone, graph, smoothing, rng, walk)
+        return fit.run(model)
+    alone = _Fit(X, None, walk).run(model)
+    return _smooth(fit, alone, graph, smoothing, rng)
 
 
-def _result(parts: tuple[Any, ...], model: CountModel, smoothing: Smoothing | None = None) -> CountModelResult:
-    """Name what `_fit_block` returns, in its order."""
-    names = [field.name for field in fields(CountModelResult)]
-    return CountModelResult(**dict(zip(names, parts, strict=False)), model=model, smoothing=smoothing)
+@dataclass(frozen=True)
+class _Fit:
+    """Passes over the rows that fit them, with errors of shares or covariances of weights."""
+
+    X: Any
+    errors: ShareErrors | None
+    walk: dict[str, Any]
+
+    def run(
+        self, model: CountModel, *prior: np.ndarray, smoothing: Smoothing | None = None, desc: str = "count model"
+    ) -> CountModelResult:
+        """Fit every row, about a prior where there is one."""
+        names = [field.name for field in fields(CountModelResult)]
+        if self.errors is None:
+            parts = map_rows(_fit_block, self.X, *prior, constants=(model,), desc=desc, **self.walk)
+            return CountModelResult(**dict(zip(names, parts, strict=False)), model=model, smoothing=smoothing)
+        cells, constants = self.errors.cells(self.X.shape[0]), (model, *self.errors.constants(model))
+        W, se, *parts = map_rows(_fit_errors, self.X, cells, *prior, constants=constants, desc=desc, **self.walk)
+        none = np.zeros((0, W.shape[1], W.shape[1]))
+        named = dict(zip(names, (W, none, *parts), strict=False))
+        return CountModelResult(**named, model=model, smoothing=smoothing, se=se)
 
 
 def _smooth(
-    X: Any, alone: CountModelResult, graph: sparse.csr_array, strength: float | None, rng: Any, walk: dict[str, Any]
+    fit: _Fit, alone: CountModelResult, graph: sparse.csr_array, strength: float | None, rng: Any
 ) -> CountModelResult:
     """Fit every row again, expected about its neighbours' first fits."""
-    chosen = None if strength is not None else choose_strength(X, alone.model, graph, np.random.default_rng(rng))
+    chosen = None if strength is not None else choose_strength(fit.X, alone.model, graph, np.random.default_rng(rng))
     used = chosen.strength if chosen is not None else float(strength or 0.0)
     how = "as asked" if chosen is None else f"by held-out genes, z = {chosen.z:.1f} against spots elsewhere"
     model = replace(alone.model, chosen=alone.model.chosen | {"smoothing": f"{used:g}: {how}"})
     if used == 0:
-        return replace(alone, model=model, smoothing=chosen)
+        return fit.run(model, smoothing=chosen) if fit.errors else replace(alone, model=model, smoothing=chosen)
     prior = neighbour_prior(alone.weights, alone.covariance, graph, used)
-    aligned = (prior.target, prior.precision)
-    parts = map_rows(_fit_block, X, *aligned, constants=(model,), desc="count model with neighbours", **walk)
-    return _result(parts, model, chosen)
+    return fit.run(model, prior.target, prior.precision, smoothing=chosen, desc="count model with neighbours")
 
 
 def _check(columns: np.ndarray, S: np.ndarray, V: np.ndarray | None, unknown: bool) -> None:
@@ -179,6 +203,13 @@ def _fit_block(block: Block, *prior_and_model: Any) -> tuple[np.ndarray, ...]:
     for values in results:
         values[empty] = np.nan
     return results
+
+
+def _fit_errors(block: Block, cells: np.ndarray, *rest: Any) -> tuple[np.ndarray, ...]:
+    """Fit the rows of a block as :func:`_fit_block`, with the errors of shares in the place of covariances."""
+    *prior_and_model, sizes, b, Omega = rest
+    W, covariance, *others = _fit_block(block, *prior_and_model)
+    return (W, errors_of_block(W, covariance, cells, sizes, b, Omega), *others)
 
 
 def _sampling(model: CountModel, n_rows: int, W: np.ndarray) -> np.ndarray:
@@ -256,27 +287,3 @@ def worst_genes(model: CountModel, n: int = 20) -> tuple[np.ndarray, np.ndarray,
     variance = np.maximum(model.expected + model.dispersion * model.expected**2, 1e-12)
     order = np.argsort(-((model.observed - model.expected) ** 2) / variance, kind="stable")[:n]
     return model.genes[order], model.observed[order], model.expected[order]
-
-
-def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
-    """Return the standard errors of the shares of the types, by the delta method, shape (N, K).
-
-    Parameters
-    ----------
-    weights
-        W, shape (N, K).
-    covariance
-        Their covariances, shape (N, K, K).
-    sizes
-        What every type's weight is divided by before the shares are taken, shape (K,).
-
-    Examples
-    --------
-    >>> share_errors(np.array([[8.0, 8.0]]), np.array([np.diag([8.0, 8.0])]))
-    array([[0.125, 0.125]])
-    """
-    size = np.ones(weights.shape[1]) if sizes is None else sizes
-    amounts = weights / size
-    total = np.where(amounts.sum(axis=1) > 0, amounts.sum(axis=1), np.nan)[:, None]
-    J = (np.eye(len(size)) - (amounts / total)[:, :, None]) / total[:, :, None] / size
-    return np.sqrt(np.maximum(np.einsum("ikl,ilm,ikm->ik", J, covariance, J, optimize=True), 0.0))

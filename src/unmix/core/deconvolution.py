@@ -15,6 +15,7 @@ from unmix.core.cibersort import Absolute, cibersort, cibersort_simplex, quantil
 from unmix.core.countmodel import CountModelResult, fit_count_model
 from unmix.core.permutation import null_mixtures, tail_p_values
 from unmix.core.regression import RegressionResult, fit_least_squares, fit_poisson, least_squares_block
+from unmix.core.share_errors import ShareErrors
 
 Method = Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -67,6 +68,8 @@ class Options:
     """Neighbour weights (N, N), for the smoothing of `"auto"`."""
     smoothing: float | None = None
     """Its strength; `None` to choose it by genes held out."""
+    errors: ShareErrors | None = None
+    """What the standard errors of `"auto"` depend on."""
     rng: int | np.random.Generator | None = 0
 
 
@@ -117,6 +120,7 @@ def _fit_counts(X: Any, S: np.ndarray, columns: np.ndarray, options: Options, n_
         unknown=options.unknown,
         graph=options.graph,
         smoothing=options.smoothing,
+        errors=options.errors,
         rng=options.rng,
         n_jobs=n_jobs,
     )

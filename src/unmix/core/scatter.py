@@ -3,7 +3,8 @@
 Symbols: x_c are the counts of a reference cell of type k(c) on the genes of the model, L (K, G) the pooled linear
 estimator of the weights, u_c = L x_c what the cell would add to them, Omega_k the covariance of u_c over the cells of
 type k, b_k the mean weight of a cell of type k. A spot with capture r (counts of the spot per count of a cell) holds
-w_k / (r b_k) cells of type k, so that the covariance of its weights grows by `r sum_k w_k / b_k Omega_k`.
+w_k / (r b_k) cells of type k, so that the covariance of its weights grows by
+`r sum_k w_k / b_k Omega_k` (:func:`unmix.core.share_errors.with_scatter`).
 """
 
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 from scipy import sparse
 
 from unmix.core.blocks import Block, reduce_rows
-from unmix.core.countmodel import CountModelResult
 from unmix.core.countmodel_shared import CountModel
 
 
@@ -72,25 +72,3 @@ def _sums_of_block(block: Block, labels: np.ndarray, columns: np.ndarray, L: np.
         count[k], first[k], second[k] = own.shape[0], u.sum(axis=0), u.T @ u
         noise[k] = (L * np.asarray(own.sum(axis=0)).ravel()) @ L.T
     return count, first, second, noise
-
-
-def add_scatter(
-    found: CountModelResult, b: np.ndarray, Omega: np.ndarray, cells_per_spot: float | np.ndarray
-) -> np.ndarray:
-    """Return the covariances of the weights with the scatter of `cells_per_spot` cells added, shape (N, K, K).
-
-    Parameters
-    ----------
-    found
-        The fit.
-    b, Omega
-        From :func:`cell_scatter`.
-    cells_per_spot
-        How many cells a spot holds: on average, or every one of them, shape (N,).
-    """
-    W = np.nan_to_num(found.weights)
-    cells = W / b
-    capture = cells.sum(axis=1) / np.maximum(cells_per_spot, 1.0)
-    added = np.einsum("ik,kab->iab", capture[:, None] * cells, Omega)
-    free = W > 0
-    return found.covariance + np.where(free[:, :, None] & free[:, None, :], added, 0.0)

@@ -1,7 +1,6 @@
 """Cell-type proportions of spots and bulk samples."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,9 +13,11 @@ from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
 from unmix.core.cibersort import Absolute
-from unmix.core.deconvolution import Deconvolution, Method, Options, fit_null
+from unmix.core.countmodel_shared import CountModel
+from unmix.core.deconvolution import Method, Options, fit_null
 from unmix.core.deconvolution import fit as fit_weights
-from unmix.core.scatter import add_scatter, cell_scatter
+from unmix.core.scatter import cell_scatter
+from unmix.core.share_errors import ShareErrors
 from unmix.tl._deconvolve_options import (
     cells_of_spots,
     check_options,
@@ -213,6 +214,9 @@ def deconvolve(
     aligned = choose_genes(align(signature, matrix.var_names), genes, method)
     check_collinear(aligned.signature)
     S, columns = aligned.signature.profiles, aligned.columns
+    scatter = None
+    if isinstance(reference, AnnData) and np.isfinite(n_cells).all():
+        scatter = scatter_of(aligned.signature, reference, groupby, reference_layer, threads)
     options = Options(
         gene_weights=weights_of_genes(aligned.signature, gene_weights),
         absolute=absolute,
@@ -223,11 +227,10 @@ def deconvolve(
         unknown=unknown,
         graph=graph,
         smoothing=None if smoothing is None or smoothing == "auto" else float(smoothing),
+        errors=ShareErrors(None if as_rna or absolute else aligned.signature.sizes, scatter, n_cells),
         rng=rng,
     )
     found = fit_weights(matrix.X, S, columns, method, options, n_jobs=threads)
-    if found.counted is not None and isinstance(reference, AnnData) and np.isfinite(n_cells).all():
-        found = with_scatter(found, aligned.signature, reference, str(groupby), reference_layer, n_cells, threads)
     null = fit_null(matrix.X, S, columns, method, options, n_perms, rng) if n_perms else None
     slots = result_slots(adata, aligned, found, null, key_added, as_rna=as_rna, scores=bool(absolute))
     if unknown:
@@ -237,22 +240,16 @@ def deconvolve(
     return slots
 
 
-def with_scatter(
-    found: Deconvolution,
-    signature: Signature,
-    reference: AnnData,
-    groupby: str,
-    layer: str | None,
-    cells_per_spot: float | np.ndarray,
-    n_jobs: int,
-) -> Deconvolution:
-    """Add the scatter of the reference's cells about their types' means to the errors of the count model."""
-    if found.counted is None:
-        return found
-    matrix, labels = read_matrix(reference, layer), read_labels(reference, groupby)
-    codes = pd.Index(signature.names).get_indexer([str(name) for name in labels.categories])
-    codes = np.where(labels.codes >= 0, codes[labels.codes], -1)
-    columns = matrix.var_names.get_indexer(signature.genes[found.counted.model.genes])
-    b, Omega = cell_scatter(matrix.X, codes, columns, found.counted.model, n_jobs=n_jobs)
-    covariance = add_scatter(found.counted, b, Omega, cells_per_spot)
-    return replace(found, counted=replace(found.counted, covariance=covariance))
+def scatter_of(
+    signature: Signature, reference: AnnData, groupby: str | None, layer: str | None, n_jobs: int
+) -> Callable[[CountModel], tuple[np.ndarray, np.ndarray]]:
+    """Return what finds, for a count model, the scatter of the reference's cells about their types' means."""
+
+    def scatter(model: CountModel) -> tuple[np.ndarray, np.ndarray]:
+        matrix, labels = read_matrix(reference, layer), read_labels(reference, str(groupby))
+        codes = pd.Index(signature.names).get_indexer([str(name) for name in labels.categories])
+        codes = np.where(labels.codes >= 0, codes[labels.codes], -1)
+        columns = matrix.var_names.get_indexer(signature.genes[model.genes])
+        return cell_scatter(matrix.X, codes, columns, model, n_jobs=n_jobs)
+
+    return scatter

@@ -11,7 +11,7 @@ from unmix._adata import keys
 from unmix._adata.signatures import Alignment, Signature, table_of
 from unmix._adata.write import Slots
 from unmix._settings import logger
-from unmix.core.countmodel import CountModelResult, share_errors, worst_genes
+from unmix.core.countmodel import CountModelResult, worst_genes
 from unmix.core.countmodel_shared import CountModel
 from unmix.core.deconvolution import STATUS, Deconvolution, Null, significance
 
@@ -76,7 +76,7 @@ def add_count_model(
     in_cells: bool,
 ) -> None:
     """Add errors, detection, diagnostics and choices of the count model to the slots."""
-    se = share_errors(found.weights, found.covariance, signature.sizes if in_cells else None)
+    se = found.se if found.se is not None else np.full_like(found.weights, np.nan)
     detection = np.where(se > 0, norm.cdf(proportions / np.where(se > 0, se, 1.0)), (proportions > 0).astype(float))
     detection[np.isnan(proportions)] = np.nan
     detection[proportions == 0] = 0.0
