@@ -39,6 +39,19 @@ def test_planted_programs_and_their_number_are_found(planted):
     assert (np.diff(np.nansum(usage, axis=0)) < 0).all()
 
 
+@pytest.mark.parametrize("batch_key", [None, "batch"])
+def test_programs_of_a_sample_are_refitted_on_all_cells(planted, batch_key):
+    adata = AnnData(planted.X, obs=pd.DataFrame({"batch": ["a", "b"] * 150}, index=planted.obs_names), var=planted.var)
+    um.tl.metagenes(adata, 3, n_runs=10, n_top_genes=100, max_cells=150, batch_key=batch_key)
+    filled = np.arange(300) != 5
+    usage = adata.obsm["X_metagenes"]
+    assert matched(usage[filled], planted.obsm["truth"][filled]).max(axis=0).min() > 0.95
+    np.testing.assert_allclose(usage[filled].sum(axis=1), 1, rtol=1e-5)
+    assert np.isnan(usage[5]).all()
+    names = adata.uns["metagenes"]["consensus"]["names"]
+    assert len(set(names)) == len(names) <= 150
+
+
 def test_top_genes_mark_their_program(planted):
     top = planted.uns["metagenes"]["top_genes"]
     profile = planted.varm["truth"] / planted.varm["truth"].sum(axis=1, keepdims=True)

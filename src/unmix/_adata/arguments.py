@@ -57,6 +57,7 @@ LIMITS = {
     "l1": NOT_NEGATIVE,
     "l2": NOT_NEGATIVE,
     "learning_rate": POSITIVE,
+    "max_cells": Limits(10, 1_000_000_000),
     "max_distance": NOT_NEGATIVE,
     "max_iter": COUNT,
     "max_epochs": COUNT,

@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from unmix.core._nmf_kernels import padded, times
+from unmix.core.blocks import Block, map_rows
 from unmix.core.factorization import Walk, nmf
+from unmix.core.joint_loadings import by_batch
+from unmix.core.simplex import nnls
 from unmix.core.starts import Start
 
 PRIOR_COUNTS = 10.0
@@ -83,3 +87,55 @@ def divided(X: sparse.csr_array, codes: np.ndarray, factors: np.ndarray) -> spar
     """Return X with every entry divided by its batch's factor of its column."""
     rows = np.repeat(codes, np.diff(X.indptr))
     return sparse.csr_array((X.data / factors[rows, X.indices].astype(X.dtype), X.indices, X.indptr), shape=X.shape)
+
+
+def scaled_usages(
+    X: Any,
+    H: np.ndarray,
+    columns: np.ndarray,
+    codes: np.ndarray | None,
+    scales: np.ndarray,
+    *,
+    n_jobs: int = 1,
+) -> np.ndarray:
+    """Return the exact usages of H for rows whose entries are multiplied by their batch's scales, (n_obs, k).
+
+    Parameters
+    ----------
+    X
+        Counts, of any kind that :mod:`unmix.core.blocks` reads.
+    H
+        Loadings, (k, n_columns).
+    columns
+        Columns of X that H is about.
+    codes
+        Batch of every row; `None` for one.
+    scales
+        Of every batch and column, (n_batches, n_columns).
+    n_jobs
+        Threads.
+
+    Examples
+    --------
+    >>> X = np.array([[9.0, 4.0, 6.0], [9.0, 4.0, 6.0]])
+    >>> scales = np.array([[1.0, 1.0], [1.0, 0.5]])
+    >>> scaled_usages(X, np.eye(2), np.array([1, 2]), np.array([0, 1]), scales)
+    array([[4., 6.],
+           [4., 3.]])
+    """
+    Ht = []
+    for scale in scales:
+        full = np.zeros((X.shape[1], len(H)))
+        full[columns] = (H * scale).T
+        Ht.append(padded(full, np.float64))
+    codes = np.zeros(X.shape[0], np.int64) if codes is None else codes
+    constants = (Ht, H @ H.T)
+    W: np.ndarray = map_rows(_scaled_usage_rows, X, codes, constants=constants, n_jobs=n_jobs, desc="usages")
+    return W
+
+
+def _scaled_usage_rows(block: Block, codes: np.ndarray, Ht: list[np.ndarray], gram: np.ndarray) -> np.ndarray:
+    W = np.empty((block.shape[0], len(gram)))
+    for b, rows, part in by_batch(block, codes):
+        W[rows] = nnls(gram, times(part, Ht[b])[:, : len(gram)])
+    return W

@@ -42,6 +42,7 @@ def metagenes(
     max_distance: float = 0.5,
     neighbourhood: float = 0.3,
     n_top: int = 50,
+    max_cells: int | None = 100_000,
     net: pd.DataFrame | Mapping[str, Sequence[str]] | None = None,
     checkpoint: str | Path | None = None,
     tol: float = 1e-5,
@@ -82,6 +83,9 @@ def metagenes(
         How many are nearest: this share of `n_runs`.
     n_top
         Number of top genes to list per program.
+    max_cells
+        Cells that the runs are made of, at most: of more, as many are drawn at random. Usages and spectra are refitted
+        on all. `None` for no limit.
     net
         Gene sets to test every program for: a table with the columns `source`, `target` and, if wanted, `weight` (as
         decoupler has them), or sets of genes by name; those with 5 genes in the data.
@@ -154,7 +158,7 @@ def metagenes(
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
-    data = prepare(matrix, summary, genes, n_top_genes, max(ranks, default=1), codes, threads)
+    data = prepare(matrix, summary, genes, n_top_genes, max(ranks, default=1), codes, max_cells, rng, threads)
     quick = Walk(n_jobs=threads, tol=1e-3, max_iter=60)
     curve = None if ranks else choose_rank(unit_variance(data.counts), loss=loss, rng=rng, walk=quick)
     plan = Replication(n_runs, loss, max_distance, neighbourhood, walk, rng, checkpoint)

@@ -15,8 +15,8 @@ from unmix._adata.read import Matrix, RowSummary, check_expression, read_matrix,
 from unmix._adata.runs import RunFolder
 from unmix._adata.write import Slots
 from unmix._settings import logger
-from unmix.core.batches import divided, gene_factors
-from unmix.core.blocks import iter_blocks
+from unmix.core.batches import divided, gene_factors, scaled_usages
+from unmix.core.blocks import Block, stream_rows
 from unmix.core.brunet import Agreement, brunet
 from unmix.core.consensus import Consensus, combine, fano_genes, gene_moments, refit_spectra, row_shares
 from unmix.core.enrichment import univariate
@@ -34,11 +34,11 @@ class Prepared:
     """The matrix of the genes that are factorised."""
 
     counts: sparse.csr_array
-    """Rows with counts only, in memory."""
+    """Rows with counts only, in memory; a sample of them where there are many."""
     rows: np.ndarray
     """Which rows these are."""
     codes: np.ndarray | None
-    """Batch of each of them."""
+    """Batch of every row of the data, (n_obs,)."""
     columns: np.ndarray
     per_million: np.ndarray
     """What each row is multiplied by, (n_obs,)."""
@@ -75,9 +75,11 @@ def prepare(
     n_top_genes: int,
     most: int,
     codes: np.ndarray | None,
+    max_cells: int | None,
+    rng: Any,
     threads: int,
 ) -> Prepared:
-    """Choose the genes, and scale their counts to unit variance.
+    """Choose the genes, and gather their counts in at most `max_cells` rows.
 
     Raises
     ------
@@ -90,10 +92,7 @@ def prepare(
     mean, variance = gene_moments(matrix.X, per_million, codes, n_jobs=threads)
     columns = fano_genes(mean, variance, n_top_genes) if genes is None else known_genes(matrix, genes)
     columns = columns[variance[columns] > 0]
-    held = sparse.vstack([sparse.csr_array(block)[:, columns] for _, block in iter_blocks(matrix.X)], format="csr")
-    rows = np.flatnonzero(np.asarray(held.sum(axis=1)).ravel() > 0)
-    codes = None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
-    held = held[rows].astype(np.float32)
+    rows, held = gathered(matrix.X, columns, sampled_rows(summary.totals > 0, max_cells, rng))
     if min(len(columns), len(rows)) < max(most, 2):
         have = f"only {len(columns)} genes vary and {len(rows)} cells have counts of them"
         msg = f"`n_components` asks for {most} programs, but {have}."
@@ -101,11 +100,45 @@ def prepare(
     return Prepared(held, rows, codes, columns, per_million, _sample_sd(variance, matrix.X.shape[0]))
 
 
-def scaled_counts(data: Prepared, k: int, walk: Walk, rng: Any) -> sparse.csr_array:
-    """Return what k programs are fitted to: counts of unit variance, with batches freed of their gene factors."""
-    if data.codes is None:
-        return unit_variance(data.counts)
-    return unit_variance(divided(data.counts, data.codes, gene_factors(data.counts, data.codes, k, walk=walk, rng=rng)))
+def sampled_rows(able: np.ndarray, most: int | None, rng: Any) -> np.ndarray:
+    """Return the rows that are able to be used, or so many of them at random."""
+    rows = np.flatnonzero(able)
+    if most is None or len(rows) <= most:
+        return rows
+    logger.info("programs are looked for in %d of %d cells, drawn at random", most, len(rows))
+    return np.sort(np.random.default_rng(rng).spawn(1)[0].choice(rows, most, replace=False))
+
+
+def gathered(X: Any, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, sparse.csr_array]:
+    """Return those of the rows that have counts in the columns, and these counts, single precision, in memory."""
+    wanted = np.zeros(X.shape[0], bool)
+    wanted[rows] = True
+    parts = list(stream_rows(_counts_at, X, wanted, constants=(columns,), desc="counts of the genes"))
+    held = sparse.csr_array(sparse.vstack(parts, format="csr"))
+    some = np.diff(held.indptr) > 0
+    return rows[some], held if some.all() else held[some]
+
+
+def _counts_at(block: Block, wanted: np.ndarray, columns: np.ndarray) -> sparse.csr_array:
+    part = sparse.csr_array(block[wanted][:, columns], dtype=np.float32)
+    part.eliminate_zeros()
+    return part
+
+
+def scaled_counts(data: Prepared, k: int, walk: Walk, rng: Any) -> tuple[sparse.csr_array, np.ndarray]:
+    """Return what k programs are fitted to: counts of unit variance, with batches freed of their gene factors.
+
+    Also by what counts were multiplied, for every batch, (n_batches, n_genes); a batch that is not in the sample has no
+    factors.
+    """
+    counts, factors = data.counts, np.ones((1, data.counts.shape[1]))
+    if data.codes is not None:
+        present, codes = np.unique(data.codes[data.rows], return_inverse=True)
+        factors = np.ones((int(data.codes.max()) + 1, counts.shape[1]))
+        factors[present] = gene_factors(counts, codes, k, walk=walk, rng=rng)
+        counts = divided(counts, data.codes[data.rows], factors)
+    sd = _sample_sd(gene_moments(counts, np.ones(counts.shape[0]))[1], counts.shape[0])
+    return unit_variance(counts), 1 / (factors * np.where(sd > 0, sd, 1))
 
 
 def unit_variance(X: sparse.csr_array) -> sparse.csr_array:
@@ -145,8 +178,8 @@ class Candidate:
     """What was found at one number of programs."""
 
     programs: Consensus
-    scaled: sparse.csr_array
-    """What the programs were fitted to."""
+    scales: np.ndarray
+    """By what the counts were multiplied that the programs were fitted to, (n_batches, n_genes)."""
     agreement: Agreement
     sampled: np.ndarray
     """Rows of the prepared matrix that the agreement is about."""
@@ -157,7 +190,7 @@ def consensus_at(data: Prepared, k: int, plan: Replication) -> Candidate:
     """Find the consensus of k programs and how stable it is."""
     seeds = np.random.default_rng(plan.rng)
     n_obs = data.counts.shape[0]
-    scaled = scaled_counts(data, k, plan.walk, np.random.default_rng(0))
+    scaled, scales = scaled_counts(data, k, plan.walk, np.random.default_rng(0))
     sampled = np.sort(seeds.choice(n_obs, min(SAMPLED, n_obs), replace=False))
     options: dict[str, Any] = {"n_runs": plan.n_runs, "loss": plan.loss, "sampled": sampled}
     if plan.checkpoint is not None:
@@ -177,7 +210,7 @@ def consensus_at(data: Prepared, k: int, plan: Replication) -> Candidate:
         "error": runs.error,
         "kept": int(found.kept.sum()),
     }
-    return Candidate(found, scaled, agreement, sampled, stability)
+    return Candidate(found, scales, agreement, sampled, stability)
 
 
 def consensus_slot(chosen: Candidate, data: Prepared, names: pd.Index) -> dict[str, Any]:
@@ -204,8 +237,7 @@ def enriched(scores: np.ndarray, names: list[str], weights: sparse.csc_array) ->
 
 def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: str, n_top: int) -> Slots:
     """Refit usages and the spectra of all genes, and name what was found."""
-    W = np.zeros((matrix.X.shape[0], len(found.programs.spectra)))
-    W[data.rows] = usages(found.scaled, found.programs.spectra, walk=Walk(n_jobs=threads))
+    W = scaled_usages(matrix.X, found.programs.spectra, data.columns, data.codes, found.scales, n_jobs=threads)
     W = W[:, np.argsort(-row_shares(W).sum(axis=0), kind="stable")]
     spectra, scores = refit_spectra(matrix.X, W, data.per_million, n_jobs=threads)
     scale = np.zeros(len(data.tpm_sd))
@@ -214,7 +246,7 @@ def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: s
         final = program_shares(matrix.X, spectra, scale, data.per_million, Walk(n_jobs=threads))
     else:
         final = row_shares(W)
-    final[np.setdiff1d(np.arange(len(W)), data.rows)] = np.nan
+    final[W.sum(axis=1) == 0] = np.nan
     order = np.argsort(-np.nansum(final, axis=0), kind="stable")
     final, spectra, scores = final[:, order], spectra[order], scores[order]
     top = np.argsort(-scores, axis=1, kind="stable")[:, :n_top]
