@@ -1,0 +1,56 @@
+"""What the readers of several tools need."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from unmix._report.content import Curve, Finding
+
+
+def obs_columns(adata: AnnData, key: str, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Return the columns of `obs` named `key` and an ending, under the labels given by ending, where they exist."""
+    found = {label: adata.obs[key + ending] for ending, label in labels.items() if key + ending in adata.obs}
+    return pd.DataFrame(found, index=adata.obs_names)
+
+
+def component_table(values: Any, part: str, index: pd.Index) -> pd.DataFrame:
+    """Return an array as a table with columns such as `program 1`."""
+    array = np.asarray(values)
+    return pd.DataFrame(array, index=index, columns=[f"{part} {c + 1}" for c in range(array.shape[1])])
+
+
+def loss_curve(entry: Mapping[str, Any]) -> list[Curve]:
+    """Return the loss of every iteration, if there were several."""
+    loss = np.atleast_1d(np.asarray(entry.get("loss", []), dtype=float))
+    if len(loss) < 2:
+        return []
+    title = "Convergence"
+    return [Curve(title, "", "iteration", "loss", np.arange(1, len(loss) + 1), {"loss": loss}, log=bool(loss.min() > 0))]
+
+
+def unfitted(table: pd.DataFrame, what: str) -> list[Finding]:
+    """Say how many observations have no value."""
+    n = int(table.isna().any(axis=1).sum())
+    text = f"{n:,} of {len(table):,} observations have no {what}; they are grey on the map and empty in the table."
+    return [Finding("warning", text)] if n else []
+
+
+def unsettled(entry: Mapping[str, Any]) -> list[Finding]:
+    """Say so if the fit stopped before it had settled."""
+    if bool(entry.get("converged", True)):
+        return []
+    return [Finding("warning", "The fit reached its largest number of iterations before it settled; raise max_iter.")]
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage.
+
+    Examples
+    --------
+    >>> percent(0.123), percent(0.0), percent(0.004)
+    ('12 %', '0 %', '0.4 %')
+    """
+    return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"

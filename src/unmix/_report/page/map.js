@@ -1,0 +1,131 @@
+// The map: spots of the tissue's own size, ranges of equal scale, the spot next to the pointer.
+
+const map = { plot: null, x: null, y: null, radius: 1 };
+
+async function drawMap() {
+  const { map: item, place } = state.page;
+  const xy = await unpackNumbers(place.xy);
+  map.x = xy.column(0);
+  map.y = xy.column(1);
+  await Bokeh.embed.embed_item(item, "canvas");
+  const doc = Bokeh.documents.at(-1);
+  const model = (name) => doc.get_model_by_name(name);
+  Object.assign(map, {
+    plot: model("map"), spots: model("spots"), discs: model("discs"), colours: model("colours"),
+    rings: { pointed: model("pointed"), chosen: model("chosen") }, picture: model("picture"),
+  });
+  if (place.image) {
+    const { uri, width, height } = place.image;
+    model("image").data = { uri: [uri], w: [width], h: [height] };
+  }
+  map.spots.data = { x: map.x, y: map.y, value: new Float32Array(map.x.length) };
+  sizeSpots(1);
+  for (const side of ["inner_width", "inner_height"]) map.plot.properties[side].change.connect(keepShape);
+  showAll();
+  doc.on_event("mousemove", (event) => onPointer(event, pointAt));
+  doc.on_event("mouseleave", () => pointAt(-1));
+  doc.on_event("tap", (event) => onPointer(event, (i) => choose(i, false)));
+}
+
+function sizeSpots(factor) {
+  map.radius = (factor * state.page.place.diameter) / 2;
+  const names = ["discs", "pointed halo", "pointed ring", "chosen halo", "chosen ring"];
+  for (const name of names) map.plot.document.get_model_by_name(name).glyph.radius = { value: map.radius };
+}
+
+function colourMap({ values, low, high, palette }) {
+  map.colours.setv({ palette, low, high });
+  map.spots.data = { ...map.spots.data, value: values };
+}
+
+const frame = () => ({ width: Math.max(map.plot.inner_width, 1), height: Math.max(map.plot.inner_height, 1) });
+
+// Show what lies around (x, y) at so many units of the tissue per pixel.
+function look(x, y, scale) {
+  const { width, height } = frame();
+  const down = state.page.place.down ? -1 : 1;
+  map.plot.x_range.setv({ start: x - (scale * width) / 2, end: x + (scale * width) / 2 });
+  map.plot.y_range.setv({ start: y - (down * scale * height) / 2, end: y + (down * scale * height) / 2 });
+}
+
+function looking() {
+  const { x_range, y_range } = map.plot;
+  return {
+    x: (x_range.start + x_range.end) / 2,
+    y: (y_range.start + y_range.end) / 2,
+    scale: Math.abs(x_range.end - x_range.start) / (map.width || frame().width),
+  };
+}
+
+function showAll() {
+  const [left, right] = extremes(map.x), [top, bottom] = extremes(map.y);
+  const { width, height } = frame();
+  const margin = 2 * state.page.place.diameter;
+  map.width = width;
+  look((left + right) / 2, (top + bottom) / 2, Math.max((right - left + margin) / width, (bottom - top + margin) / height));
+  map.whole = true;
+}
+
+// A window of another shape shows the same middle at the same scale, or everything if it did before.
+function keepShape() {
+  if (map.whole) return showAll();
+  const { x, y, scale } = looking();
+  map.width = frame().width;
+  look(x, y, scale);
+}
+
+function zoom(factor) {
+  const { x, y, scale } = looking();
+  look(x, y, scale / factor);
+  map.whole = false;
+}
+
+function pan(across, down) {
+  const { x, y, scale } = looking();
+  const { width, height } = frame();
+  look(x + 0.2 * across * width * scale, y + 0.2 * down * height * scale * (state.page.place.down ? 1 : -1), scale);
+  map.whole = false;
+}
+
+function onPointer(event, then) {
+  map.whole = false;
+  const { scale } = looking();
+  then(nearest(event.x, event.y, Math.max(map.radius, 6 * scale)), event);
+}
+
+function nearest(x, y, reach) {
+  let best = -1, least = reach * reach;
+  for (let i = 0; i < map.x.length; i++) {
+    const dx = map.x[i] - x, dy = map.y[i] - y, d = dx * dx + dy * dy;
+    if (d <= least) { least = d; best = i; }
+  }
+  return best;
+}
+
+// The spot that an arrow key leads to: ahead, and rather straight on.
+function neighbour(from, across, down) {
+  const sign = state.page.place.down ? 1 : -1;
+  let best = -1, least = Infinity;
+  for (let i = 0; i < map.x.length; i++) {
+    const dx = map.x[i] - map.x[from], dy = sign * (map.y[i] - map.y[from]);
+    const ahead = dx * across + dy * down, aside = Math.abs(dx * down) + Math.abs(dy * across);
+    if (ahead > 0 && ahead >= aside && ahead + 2 * aside < least) { least = ahead + 2 * aside; best = i; }
+  }
+  return best < 0 ? from : best;
+}
+
+function middleSpot() {
+  const { x, y } = looking();
+  return nearest(x, y, Infinity);
+}
+
+function ring(name, i) {
+  map.rings[name].data = i < 0 ? { x: [], y: [] } : { x: [map.x[i]], y: [map.y[i]] };
+}
+
+function bringIntoView(i) {
+  const { x, y, scale } = looking();
+  const { width, height } = frame();
+  const outside = Math.abs(map.x[i] - x) > 0.48 * width * scale || Math.abs(map.y[i] - y) > 0.48 * height * scale;
+  if (outside) { look(map.x[i], map.y[i], scale); map.whole = false; }
+}

@@ -1,0 +1,121 @@
+// What is known of the observation that is pointed at or chosen; legend; choices.
+
+function drawPanel() {
+  const panel = byId("panel");
+  const i = state.pointed >= 0 ? state.pointed : state.chosen;
+  panel.replaceChildren();
+  if (i < 0) {
+    const what = state.place ? "Point at a spot, or tap it," : "Point at a bar, or tap it,";
+    panel.append(make("p", { class: "hint" }, `${what} to see what it is made of.`));
+    return;
+  }
+  const { result } = state;
+  const head = make("div", { class: "panel-head" }, make("h3", {}, state.names[i]));
+  if (i === state.chosen) head.append(make("button", { type: "button", class: "quiet-button", click: () => choose(-1) }, "Let go"));
+  panel.append(head, make("p", { class: "hint" }, isFirst() ? unitText() : shownQuantity().name));
+  const order = partsInOrder(i);
+  const list = make("ol", { class: "parts" });
+  const most = Math.max(...result.parts.map((_, k) => reach(i, k)), result.composition && isFirst() ? 1 : 0) || 1;
+  for (const k of order) list.append(partRow(i, k, most));
+  if (!order.length) list.append(make("li", { class: "hint" }, "not fitted"));
+  const zero = result.parts.length - order.length;
+  if (order.length && zero) list.append(make("li", { class: "hint" }, `${zero} others are 0`));
+  panel.append(list, diagnostics(i));
+}
+
+const unitText = () => (state.result.errors ? `${state.result.unit} ± standard error` : state.result.unit);
+const reach = (i, k) => Math.abs(shownQuantity().table.at(i, k)) + (isFirst() && state.result.errors ? state.result.errors.at(i, k) || 0 : 0);
+
+function partRow(i, k, most) {
+  const { result } = state;
+  const value = shownQuantity().table.at(i, k);
+  const signed = result.signed && isFirst();
+  const scale = (signed ? 50 : 100) / most, zero = signed ? 50 : 0;
+  const track = make("span", { class: "track" });
+  const left = zero + Math.min(value, 0) * scale;
+  track.append(make("span", { class: "fill", style: { left: `${left}%`, width: `${Math.abs(value) * scale}%`, background: result.colours[k] } }));
+  const se = isFirst() && result.errors ? result.errors.at(i, k) : 0;
+  if (se > 0) {
+    const low = signed ? value - se : Math.max(value - se, 0);
+    track.append(make("span", { class: "whisker", style: { left: `${zero + low * scale}%`, width: `${(value + se - low) * scale}%` } }));
+  }
+  return make("li", { "data-part": result.parts[k] }, make("span", { class: "name" }, result.parts[k]), make("span", { class: "number" }, told(i, k)), track);
+}
+
+function diagnostics(i) {
+  const list = make("dl", { class: "pairs" });
+  for (const column of state.result.columns) {
+    const value = column.value(i);
+    list.append(make("dt", {}, column.name), make("dd", {}, typeof value === "number" ? readable(value) : value ?? "–"));
+  }
+  return list;
+}
+
+function drawTip(i, event) {
+  const tip = byId("tip");
+  tip.hidden = i < 0 || !event;
+  if (tip.hidden) return;
+  const { colour, result } = state;
+  const text = colour.kind === "part" ? told(i, colour.index)
+    : colour.kind === "largest" ? (Number.isNaN(result.largest[i]) ? "not fitted" : `${result.parts[result.largest[i]]} ${told(i, result.largest[i])}`)
+    : columnText(result.columns[colour.index].value(i));
+  tip.replaceChildren(make("b", {}, state.names[i]), make("span", {}, text));
+  const width = byId("canvas").clientWidth;
+  tip.style.left = `${Math.min(event.sx + 14, Math.max(width - tip.offsetWidth - 4, 0))}px`;
+  tip.style.top = `${event.sy > 60 ? event.sy - tip.offsetHeight - 10 : event.sy + 16}px`;
+}
+
+const columnText = (value) => (typeof value === "number" ? readable(value) : value ?? "–");
+
+function drawLegend(shown) {
+  const legend = byId("legend");
+  legend.replaceChildren(make("p", { class: "legend-title" }, shown.title));
+  let missing = 0;
+  for (const v of shown.values) if (Number.isNaN(v)) missing++;
+  if (shown.kind === "scale") {
+    const stops = Array.from({ length: 21 }, (_, s) => shown.palette[Math.round((s / 20) * (shown.palette.length - 1))]);
+    const middle = (shown.low + shown.high) / 2;
+    legend.append(
+      make("div", { class: "ramp", style: { background: `linear-gradient(to right, ${stops.join(",")})` } }),
+      make("div", { class: "ticks" }, ...[shown.low, middle, shown.high].map((v) => make("span", {}, readable(v)))),
+    );
+  } else {
+    const count = shown.names.map(() => 0);
+    for (const v of shown.values) if (!Number.isNaN(v)) count[v]++;
+    const list = make("ul", { class: "keys" });
+    shown.names.forEach((name, k) => count[k] && list.append(swatch(shown.palette[k], `${name} (${readable(count[k])})`)));
+    legend.append(list);
+  }
+  if (missing) legend.append(make("ul", { class: "keys" }, swatch(state.page.missing, `no value (${readable(missing)})`)));
+}
+
+const swatch = (colour, text) => make("li", {}, make("span", { class: "swatch", style: { background: colour } }), text);
+
+function drawChoices() {
+  const { result, colour } = state;
+  const list = byId("choices");
+  const scrolled = list.scrollTop;
+  list.replaceChildren();
+  if (result.largest && isFirst()) list.append(choice({ kind: "largest", index: 0 }, `Largest ${result.part}`));
+  const { table } = shownQuantity();
+  const means = result.parts.map((_, k) => meanOf(table.column(k)));
+  const top = Math.max(...means.filter((m) => !Number.isNaN(m)), 0) || 1;
+  result.parts.forEach((name, k) => list.append(choice({ kind: "part", index: k }, name, result.composition || !isFirst() ? { mean: means[k], top } : null)));
+  if (result.columns.length) list.append(make("p", { class: "group" }, "Of every observation"));
+  result.columns.forEach((column, k) => list.append(choice({ kind: "column", index: k }, column.name)));
+  list.querySelector(`input[value="${colour.kind}:${colour.index}"]`).checked = true;
+  list.scrollTop = scrolled;
+}
+
+function choice(colour, name, share) {
+  const input = make("input", { type: "radio", name: "colour", value: `${colour.kind}:${colour.index}`, change: () => colourBy(colour) });
+  const label = make("label", { class: "choice" }, input);
+  if (colour.kind === "part") label.append(make("span", { class: "swatch", style: { background: state.result.colours[colour.index] } }));
+  label.append(make("span", { class: "name" }, name));
+  if (share && !Number.isNaN(share.mean)) {
+    const text = state.result.composition && isFirst() ? `${(100 * share.mean).toFixed(share.mean < 0.0995 ? 1 : 0)} %` : readable(share.mean);
+    label.append(make("span", { class: "mean", title: "mean over all observations" }, text));
+    label.append(make("span", { class: "meter" }, make("span", { style: { width: `${(100 * share.mean) / share.top}%` } })));
+  }
+  return label;
+}
