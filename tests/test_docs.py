@@ -19,7 +19,7 @@ from unmix.cli import main
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = (um.pp, um.tl, um.pl, um.get, um.metrics, um.datasets)
 NAMES = [f"{part.__name__}.{name}" for part in PARTS for name in part.__all__]
-NAMES += [f"unmix.{name}" for name in ("load", "save", "set_verbosity", "settings")]
+NAMES += [f"unmix.{name}" for name in ("load", "report", "save", "set_verbosity", "settings")]
 FUNCTIONS = {name: value for name in NAMES if inspect.isfunction(value := eval(name, {"unmix": um}))}
 PAGES = ("getting_started", "which_tool", "numbers", "coming_from")
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)

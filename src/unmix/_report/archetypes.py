@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.stored import stored_entry
-from unmix._report.common import obs_columns, percent, unfitted, unsettled
+from unmix._report.common import by_part, obs_columns, percent, unfitted, unsettled
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import archetypes, markers
 from unmix.get._archetypes import TOOL
@@ -36,13 +36,23 @@ def read_archetypes(adata: AnnData, key: str) -> list[Result]:
     colours = palette(adata, key, weights.shape[1])
     found = [
         Result(
-            title="Archetypes", part="archetype", unit="weight", quantities={"weight": weights}, colours=colours, **common
+            title="Archetypes",
+            part="archetype",
+            unit="weight",
+            quantities={"weight": weights},
+            colours=colours,
+            **common,
         )
     ]
     if "proportion_names" in entry:
         shares = archetypes(adata, key=key, what="proportions")
         colours = palette(adata, key + keys.PROPORTIONS, shares.shape[1])
-        more = {"part": "cell type", "unit": "share", "quantities": {"proportion": shares}, "colours": colours}
+        more: dict[str, Any] = {
+            "part": "cell type",
+            "unit": "share",
+            "quantities": {"proportion": shares},
+            "colours": colours,
+        }
         found.append(Result(title="Cell types by gene sets", **more, **common))
     return found
 
@@ -52,12 +62,15 @@ def tables(adata: AnnData, key: str, entry: Mapping[str, Any]) -> list[Table]:
     best = markers(adata, key=key, n_genes=N_MARKERS)
     best["rank"] = best.groupby("archetype", observed=True).cumcount() + 1
     best = best[["archetype", "rank", *[name for name in best if name not in ("archetype", "rank")]]]
-    found = [Table("Marker genes", "Wilcoxon test of the archetype's community against the rest.", best)]
+    note = "By a Wilcoxon test of the archetype's community against the rest."
+    found = by_part(best, "archetype", title="Marker genes", note=note)
     if "matching" in entry:
         note = "The archetype that every gene set is matched with; none where no q-value allows it."
         found.append(Table("Matching of gene sets and archetypes", note, archetypes(adata, key=key, what="matching")))
         scores = entry["set_scores"].rename_axis("gene set").reset_index()
-        found.append(Table("Scores of gene sets", "", scores.assign(**{"gene set": list(entry["types"])})))
+        found.append(
+            Table("Scores of gene sets", "", scores.assign(**{"gene set": list(entry["types"])}), opened=False)
+        )
     note = "Observations that stand for an archetype: the purest places of the tissue."
     found.append(Table("Anchors", note, archetypes(adata, key=key, what="anchors")))
     return found

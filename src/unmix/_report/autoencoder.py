@@ -37,7 +37,10 @@ def read_autoencoder(adata: AnnData, key: str) -> list[Result]:
         columns[str(batch)] = adata.obs[batch]
     design = entry["design"]
     facts = {name: design[name] for name in ("kind", "likelihood", "dispersion", "dropout") if name in design}
-    facts |= {"best_epoch": entry["best_epoch"], **{f"held-out loss, {k}": v for k, v in entry.get("chosen", {}).items()}}
+    facts |= {
+        "best_epoch": entry["best_epoch"],
+        **{f"held-out loss, {k}": v for k, v in entry.get("chosen", {}).items()},
+    }
     return [
         Result(
             key=key,

@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._report.content import Curve, Finding
+from unmix._report.content import Curve, Finding, Table
+
+N_READ = 10
+"""Genes of a part that are listed to read."""
 
 
 def obs_columns(adata: AnnData, key: str, labels: Mapping[str, str]) -> pd.DataFrame:
@@ -28,7 +31,9 @@ def loss_curve(entry: Mapping[str, Any]) -> list[Curve]:
     if len(loss) < 2:
         return []
     title = "Convergence"
-    return [Curve(title, "", "iteration", "loss", np.arange(1, len(loss) + 1), {"loss": loss}, log=bool(loss.min() > 0))]
+    return [
+        Curve(title, "", "iteration", "loss", np.arange(1, len(loss) + 1), {"loss": loss}, log=bool(loss.min() > 0))
+    ]
 
 
 def unfitted(table: pd.DataFrame, what: str) -> list[Finding]:
@@ -45,6 +50,15 @@ def unsettled(entry: Mapping[str, Any]) -> list[Finding]:
     return [Finding("warning", "The fit reached its largest number of iterations before it settled; raise max_iter.")]
 
 
+def by_part(frame: pd.DataFrame, part: str, *, title: str, note: str) -> list[Table]:
+    """Return tables of leading genes: a line per part to read, and the numbers behind it to open."""
+    genes = frame.groupby(part, sort=False, observed=True)["gene"].agg(
+        lambda names: ", ".join(names.astype(str)[:N_READ])
+    )
+    lines = genes.rename("genes, best first").reset_index()
+    return [Table(title, note, lines), Table(f"{title}: numbers", "", frame, opened=False)] if len(frame) else []
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage.
 
@@ -53,4 +67,4 @@ def percent(share: float) -> str:
     >>> percent(0.123), percent(0.0), percent(0.004)
     ('12 %', '0 %', '0.4 %')
     """
-    return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.0f} %"

@@ -13,6 +13,8 @@ class Table:
     title: str
     note: str
     frame: pd.DataFrame
+    opened: bool = True
+    """Whether it is shown at once, or when the reader opens it."""
 
 
 @dataclass(frozen=True)

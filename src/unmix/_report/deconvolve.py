@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.stored import stored_entry, stored_table
-from unmix._report.common import obs_columns, percent
+from unmix._report.common import by_part, obs_columns, percent
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import proportions
 from unmix.pl._canvas import palette
@@ -64,22 +64,18 @@ def read_deconvolve(adata: AnnData, key: str) -> list[Result]:
 
 def tables(adata: AnnData, key: str, entry: Mapping[str, Any], names: list[str]) -> list[Table]:
     """Return the genes that tell the types apart, how many of the markers the data has, and what fits worst."""
-    found = [
-        Table(
-            "Marker genes",
-            "Genes of the signature whose level in a type is furthest above that in any other type.",
-            specific_genes(stored_levels(adata, key, names)),
-        )
-    ]
+    note = "Genes of the signature whose level in a type is furthest above that in any other type."
+    found = by_part(specific_genes(stored_levels(adata, key, names)), "cell type", title="Marker genes", note=note)
     overlap = entry.get("overlap")
     if isinstance(overlap, pd.DataFrame) and overlap["n_markers"].sum() > 0:
         renamed = {"n_markers": "markers in the reference", "n_shared": "of these in the data", "share": "share"}
         frame = overlap.rename(columns=renamed).rename_axis("cell type").reset_index()
-        found.append(Table("Markers shared with the data", "", frame.assign(**{"cell type": names[: len(frame)]})))
+        frame = frame.assign(**{"cell type": names[: len(frame)]})
+        found.append(Table("Markers shared with the data", "", frame, opened=False))
     if isinstance(entry.get("worst_genes"), pd.DataFrame):
         frame = entry["worst_genes"].rename_axis("gene").reset_index()
         note = "Counts over all observations beside those that the fit expects."
-        found.append(Table("Genes that fit worst", note, frame))
+        found.append(Table("Genes that fit worst", note, frame, opened=False))
     return found
 
 
@@ -122,8 +118,8 @@ def curves(entry: Mapping[str, Any]) -> list[Curve]:
     lines = {"true neighbours": curve["neighbours"], "others in their place": curve["others"]}
     note = "Log-likelihood of genes held out; neighbours help where they foretell them better than others do."
     labels = ("strength of smoothing", "log-likelihood per observation")
-    chosen = entry.get("chosen", {}).get("smoothing")
-    mark = float(chosen) if np.isscalar(chosen) and not isinstance(chosen, str) else None
+    strength = str(entry["chosen"]["smoothing"]).partition(":")[0]
+    mark = float(strength) if strength in {f"{s:g}" for s in curve["strength"]} else None
     return [Curve("Spatial smoothing", note, *labels, curve["strength"], lines, mark)]
 
 
@@ -139,7 +135,9 @@ def findings(table: pd.DataFrame, columns: pd.DataFrame, entry: Mapping[str, Any
         found.append(Finding("note", "Gene names of reference and data match only when case is ignored."))
     if "q-value" in columns:
         share = float((columns["q-value"] < 0.05).mean())
-        found.append(Finding("note", f"{percent(share)} of the observations fit better than random genes do (q < 0.05)."))
+        found.append(
+            Finding("note", f"{percent(share)} of the observations fit better than random genes do (q < 0.05).")
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.stored import stored_entry
-from unmix._report.common import component_table, loss_curve, percent, unfitted, unsettled
+from unmix._report.common import by_part, component_table, loss_curve, percent, unfitted, unsettled
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import enrichment, joint_loadings, loadings
 from unmix.pl._canvas import palette
@@ -27,7 +27,7 @@ def read_factorize(adata: AnnData, key: str) -> list[Result]:
     title = METHODS[method] if method != "svd" or bool(entry["params"].get("center")) else "Singular vectors"
     curves = [*loss_curve(entry), *_ranks(entry), *_spectrum(entry)]
     findings = [*unfitted(table, "observed entry"), *unsettled(entry)]
-    facts = {name: entry[name] for name in ("n_iter", "converged") if name in entry}
+    facts: dict[str, Any] = {name: entry[name] for name in ("n_iter", "converged") if name in entry}
     unit = "coordinate" if method == "svd" else "usage"
     return [_result(adata, key, "factorize", title, part, unit, table, entry, curves, findings, facts)]
 
@@ -61,14 +61,18 @@ def read_joint_nmf(adata: AnnData, key: str) -> list[Result]:
     """Return the usages that modalities or batches share, with the loadings of each."""
     entry = stored_entry(adata, key, "joint_nmf")
     table = component_table(adata.obsm[keys.EMBEDDING + key], "factor", adata.obs_names)
-    leading = joint_loadings(adata, key=key, n_top=N_GENES)
     aligned = keys.EMBEDDING + key + keys.ALIGNED
-    extra = {"aligned usage": component_table(adata.obsm[aligned], "factor", adata.obs_names)} if aligned in adata.obsm else {}
+    extra = (
+        {"aligned usage": component_table(adata.obsm[aligned], "factor", adata.obs_names)}
+        if aligned in adata.obsm
+        else {}
+    )
     findings = [*unfitted(table, "usage"), *unsettled(entry)]
-    facts = {name: entry[name] for name in ("n_iter", "converged", "weights", "depth", "modality") if name in entry}
+    told = ("n_iter", "converged", "weights", "depth", "modality")
+    facts: dict[str, Any] = {name: entry[name] for name in told if name in entry}
     found = _result(
         adata, key, "joint_nmf", "Shared factors", "factor", "usage", table, entry, loss_curve(entry), findings, facts,
-        genes=Table("Leading genes", "By part: what is shared, and what each batch or modality has.", leading), extra=extra,
+        genes=_joint_genes(adata, key), extra=extra,
     )  # fmt: skip
     return [found]
 
@@ -79,11 +83,10 @@ def read_transform(adata: AnnData, key: str) -> list[Result]:
     if keys.EMBEDDING + key not in adata.obsm:
         return []
     table = component_table(adata.obsm[keys.EMBEDDING + key], "component", adata.obs_names)
-    none = Table("", "", pd.DataFrame())
     facts = {"n_shared_genes": entry.get("n_shared_genes")}
     title, findings = "Mapped onto a fit", unfitted(table, "coordinates")
     return [
-        _result(adata, key, "transform", title, "component", "coordinate", table, entry, [], findings, facts, genes=none)
+        _result(adata, key, "transform", title, "component", "coordinate", table, entry, [], findings, facts, genes=[])
     ]
 
 
@@ -100,13 +103,14 @@ def _result(
     findings: list[Finding],
     facts: Mapping[str, Any],
     *,
-    genes: Table | None = None,
+    genes: list[Table] | None = None,
     more: list[Table] | None = None,
     extra: dict[str, pd.DataFrame] | None = None,
     composition: bool = False,
 ) -> Result:
     """Return what factorisations have in common."""
-    shown = genes or Table("Leading genes", f"The {N_GENES} genes that lead every {part}.", _genes(adata, key, part))
+    if genes is None:
+        genes = by_part(_genes(adata, key, part), part, title="Leading genes", note=f"Genes that lead every {part}.")
     batch = entry["params"].get("batch_key")
     return Result(
         key=key,
@@ -118,12 +122,22 @@ def _result(
         colours=palette(adata, key, table.shape[1]),
         composition=composition,
         columns=adata.obs[[batch]].rename(columns=str) if batch in adata.obs else pd.DataFrame(index=adata.obs_names),
-        tables=[t for t in (shown, *(more or [])) if len(t.frame)],
+        tables=[*genes, *(more or [])],
         curves=curves,
         findings=findings,
         facts=dict(facts),
         parameters=dict(entry["params"]),
     )
+
+
+def _joint_genes(adata: AnnData, key: str) -> list[Table]:
+    """Return what leads every factor of what is shared, and of what each batch or modality has."""
+    table = joint_loadings(adata, key=key, n_top=N_GENES)
+    shared = np.where(table["part"] == "shared", "", " of " + table["part"].astype(str))
+    labelled = np.where(table["component"] == "all", "all factors", "factor " + table["component"].astype(str)) + shared
+    table.insert(0, "factor", labelled)
+    note = "Genes that lead every factor: first what is shared, then what each batch has of its own."
+    return by_part(table[["factor", "gene", "loading"]], "factor", title="Leading genes", note=note)
 
 
 def _genes(adata: AnnData, key: str, part: str) -> pd.DataFrame:
@@ -141,7 +155,9 @@ def _ranks(entry: Mapping[str, Any], chosen: int | None = None) -> list[Curve]:
     ranks = np.asarray(entry["ranks"])
     mark = float(ranks[losses.argmin()]) if chosen is None else float(chosen)
     note = "Mean loss of entries of the matrix that the fit has not seen."
-    return [Curve("Number of components", note, "number of components", "held-out loss", ranks, {"held out": losses}, mark)]
+    return [
+        Curve("Number of components", note, "number of components", "held-out loss", ranks, {"held out": losses}, mark)
+    ]
 
 
 def _spectrum(entry: Mapping[str, Any]) -> list[Curve]:

@@ -1,18 +1,15 @@
 """The drawings of a page: Bokeh's figures, without data where the page itself fills them in.
 
-Bokeh, because its discs have a size in the units of the tissue, it draws with WebGL where there is one and without where
-there is none, and its library is a quarter of plotly's.
+Bokeh, because its discs have a size in the units of the tissue, and because it draws with WebGL where there is one and
+without where there is none.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from unmix._report.content import Curve
 from unmix.pl._canvas import COLOURS
-
-if TYPE_CHECKING:
-    from bokeh.plotting import figure as Figure
 
 MISSING = "#c9c9c4"
 """Colour of observations without a value."""
@@ -35,21 +32,19 @@ def palettes() -> dict[str, list[str]]:
     """Return the colours of values from 0 up, and of values on both sides of 0: both for all kinds of colour vision."""
     from bokeh.palettes import Viridis256, interp_palette
 
-    blue_red = ["#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "#b2182b"]
+    blue_red = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "#b2182b")
     return {"sequential": list(Viridis256), "diverging": list(interp_palette(blue_red, 255))}
 
 
 def map_figure() -> dict[str, Any]:
     """Return an empty map: an image, spots coloured by `value`, and rings around those pointed at and chosen."""
     from bokeh.models import ColumnDataSource, LinearColorMapper
-    from bokeh.plotting import figure
 
-    plot = figure(
+    plot = _figure(
         name="map", sizing_mode="stretch_both", tools="pan,wheel_zoom", active_scroll="wheel_zoom", toolbar_location=None,
-        x_range=(0, 1), y_range=(0, 1), output_backend="webgl", min_border=0, lod_threshold=None,
+        x_range=(0, 1), y_range=(0, 1), output_backend="webgl", min_border=0, lod_threshold=20_000, lod_factor=4,
     )  # fmt: skip
-    _plain(plot)
-    plot.axis.visible = False
+    plot.axis.visible = plot.grid.visible = False
     image = ColumnDataSource({"uri": [], "w": [], "h": []}, name="image")
     plot.image_url(url="uri", x=0, y=0, w="w", h="h", anchor="top_left", source=image, name="picture")
     spots = ColumnDataSource({"x": [], "y": [], "value": []}, name="spots")
@@ -67,13 +62,11 @@ def map_figure() -> dict[str, Any]:
 def bars_figure() -> dict[str, Any]:
     """Return empty bars: stacked pieces of every observation and, for one part, its error."""
     from bokeh.models import ColumnDataSource, FactorRange
-    from bokeh.plotting import figure
 
-    plot = figure(
+    plot = _figure(
         name="bars", sizing_mode="stretch_both", tools="", toolbar_location=None, y_range=FactorRange(factors=[]),
         x_range=(0, 1), min_border=8,
     )  # fmt: skip
-    _plain(plot)
     plot.ygrid.visible = False
     names = ("y", "left", "right", "colour", "alpha")
     pieces = ColumnDataSource({name: [] for name in names}, name="pieces")
@@ -88,14 +81,13 @@ def bars_figure() -> dict[str, Any]:
 
 def curve_figure(curve: Curve) -> dict[str, Any]:
     """Return lines that differ in colour, dash and marker, with a line where the choice fell."""
-    from bokeh.models import Legend, PlainText, Span
-    from bokeh.plotting import figure
+    from bokeh.models import PlainText
+    from bokeh.models.annotations import Legend, Span
 
-    plot = figure(
+    plot = _figure(
         sizing_mode="stretch_width", height=300, tools="", toolbar_location=None, min_border=8,
         y_axis_type="log" if curve.log else "linear", x_axis_label=curve.x_label, y_axis_label=curve.y_label,
     )  # fmt: skip
-    _plain(plot)
     for axis in plot.axis:
         axis.axis_label = PlainText(text=str(axis.axis_label))
     x, items = np.asarray(curve.x, dtype=float), []
@@ -111,13 +103,19 @@ def curve_figure(curve: Curve) -> dict[str, Any]:
     if np.allclose(x, np.rint(x)) and np.ptp(x) <= 15:
         plot.xaxis.ticker = np.unique(x).tolist()
     if len(items) > 1:
-        legend = Legend(items=items, border_line_color=None, background_fill_color=None, label_text_font=FONT)
+        legend = Legend(
+            items=items, location="left", border_line_color=None, background_fill_color=None,
+            label_text_font=FONT, margin=0,
+        )  # fmt: skip
         plot.add_layout(legend, "below")
     return _item(plot)
 
 
-def _plain(plot: "Figure") -> None:
-    """Give a figure the page's calm look."""
+def _figure(**options: Any) -> Any:
+    """Return a figure with the page's calm look."""
+    from bokeh.plotting import figure
+
+    plot: Any = figure(**options)
     plot.toolbar.logo = None
     plot.background_fill_color = plot.border_fill_color = None
     plot.outline_line_color = None
@@ -130,9 +128,10 @@ def _plain(plot: "Figure") -> None:
         axis.major_label_text_font = axis.axis_label_text_font = FONT
         axis.major_label_text_font_size = axis.axis_label_text_font_size = "12px"
         axis.axis_label_text_font_style = "normal"
+    return plot
 
 
-def _item(plot: "Figure") -> dict[str, Any]:
+def _item(plot: Any) -> dict[str, Any]:
     from bokeh.embed import json_item
 
     return dict(json_item(plot))

@@ -62,12 +62,12 @@ def pack_column(values: pd.Series) -> dict[str, Any]:
 
 
 def script_json(value: Any) -> str:
-    """Return JSON in which nothing can end a script, open a comment or be taken for markup.
+    r"""Return JSON in which nothing can end a script, open a comment or be taken for markup.
 
     Examples
     --------
     >>> script_json("</script>")
-    '"\\\\u003c/script\\\\u003e"'
+    '"\\u003c/script\\u003e"'
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":

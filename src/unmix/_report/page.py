@@ -32,10 +32,10 @@ def render(adata: AnnData, title: str, place: Place | None, results: list[Result
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704
-        scripts=[Markup(text) for text in (*library, own)],  # noqa: S704
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        scripts=[Markup(text) for text in (*library, own)],
         hashes=[_digest(text) for text in (*library, own)],
-        data=Markup(script_json(payload(adata, title, place, results, extra))),  # noqa: S704
+        data=Markup(script_json(payload(adata, title, place, results, extra))),
     )
 
 
@@ -90,7 +90,9 @@ def packed_result(result: Result) -> dict[str, Any]:
         "columns": packed_columns(result.columns),
         "tables": [packed_table(table) for table in result.tables],
         "curves": [{"title": c.title, "note": c.note, "figure": figures.curve_figure(c)} for c in result.curves],
-        "findings": [{"level": f.level, "text": f.text} for f in result.findings],
+        "findings": [
+            {"level": f.level, "text": f.text} for f in sorted(result.findings, key=lambda f: f.level == "note")
+        ],
         "facts": plain_items(result.facts),
         "parameters": plain_items(result.parameters),
     }
@@ -103,7 +105,7 @@ def packed_columns(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def packed_table(table: Table) -> dict[str, Any]:
     """Return a table with its heading as JSON holds it."""
-    return {"title": table.title, "note": table.note, "columns": packed_columns(table.frame)}
+    return {"title": table.title, "note": table.note, "opened": table.opened, "columns": packed_columns(table.frame)}
 
 
 def plain_items(values: Mapping[str, Any], prefix: str = "") -> list[list[str]]:

@@ -17,6 +17,7 @@ from unmix.cli._factorization import factorize, metagenes
 from unmix.cli._files import FileProblem
 from unmix.cli._info import info
 from unmix.cli._joint_nmf import joint_nmf
+from unmix.cli._report import report
 
 app = cyclopts.App(
     name="unmix",
@@ -31,6 +32,7 @@ app.command(factorize)
 app.command(info)
 app.command(metagenes)
 app.command(joint_nmf)
+app.command(report)
 app.command(zinb_ae)
 
 

@@ -4,13 +4,13 @@ const bars = { plot: null, rows: [] };
 const PALE = "#dcdbd5";
 
 async function drawBars() {
-  await Bokeh.embed.embed_item(state.page.bars, "canvas");
+  state.view = [...(await Bokeh.embed.embed_item(state.page.bars, "canvas"))][0];
   const doc = Bokeh.documents.at(-1);
   Object.assign(bars, { plot: doc.get_model_by_name("bars"), pieces: doc.get_model_by_name("pieces"), errors: doc.get_model_by_name("errors") });
-  const row = (event) => bars.rows[Math.floor(event.y)] ?? -1;
-  doc.on_event("mousemove", (event) => pointAt(row(event), event));
+  const row = (event) => bars.rows[Math.floor(event.y)] ?? -1; // the first factor lies between 0 and 1
+  doc.on_event("mousemove", (_, event) => pointAt(row(event), event));
   doc.on_event("mouseleave", () => pointAt(-1));
-  doc.on_event("tap", (event) => choose(row(event), false));
+  doc.on_event("tap", (_, event) => choose(row(event), false));
 }
 
 // Names of factors must differ; those of observations need not.

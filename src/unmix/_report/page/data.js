@@ -66,9 +66,11 @@ function csvOf(header, n, row) {
   return lines.join("\n") + "\n";
 }
 
-function download(name, text) {
+const download = (name, text) => downloadBlob(name, new Blob([text], { type: "text/csv" }));
+
+function downloadBlob(name, blob) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.href = URL.createObjectURL(blob);
   link.download = name.replace(/[^\w.-]+/g, "_");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

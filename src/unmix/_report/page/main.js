@@ -96,6 +96,12 @@ function chooseBar(step) {
   choose(mainTable.rows[Math.min(Math.max(at + step, 0), mainTable.rows.length - 1)] ?? -1);
 }
 
+// The drawing as it stands, with the legend's title in the name of the file.
+function savePicture() {
+  const { canvas } = state.view.export("png");
+  canvas.toBlob((blob) => downloadBlob(`${state.result.key}_${colouring().title}.png`, blob));
+}
+
 function wire() {
   byId("quantity").addEventListener("change", (event) => showQuantity(Number(event.target.value)));
   byId("shared").addEventListener("change", (event) => { state.shared = event.target.checked; recolour(); });
@@ -103,6 +109,7 @@ function wire() {
   byId("closer").addEventListener("click", () => zoom(1.4));
   byId("farther").addEventListener("click", () => zoom(1 / 1.4));
   byId("whole").addEventListener("click", showAll);
+  byId("picture").addEventListener("click", savePicture);
   byId("image").addEventListener("change", (event) => { map.picture.visible = event.target.checked; });
   byId("size").addEventListener("input", (event) => sizeSpots(Number(event.target.value)));
   byId("opacity").addEventListener("input", (event) => { map.discs.glyph.fill_alpha = { value: Number(event.target.value) }; });
@@ -140,6 +147,7 @@ async function start() {
   state.page = JSON.parse(byId("data").textContent);
   state.names = await unpackTexts(state.page.names);
   state.place = state.page.place;
+  window.addEventListener("resize", () => state.place && shapeCanvas());
   Bokeh.set_log_level("warn");
   describe();
   drawResults();
@@ -147,7 +155,7 @@ async function start() {
   else await drawBars();
   wire();
   await show(state.page.results[0]);
-  document.documentElement.dataset.ready = "yes";
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 
 start().catch((problem) => {

@@ -7,7 +7,9 @@ async function drawMap() {
   const xy = await unpackNumbers(place.xy);
   map.x = xy.column(0);
   map.y = xy.column(1);
-  await Bokeh.embed.embed_item(item, "canvas");
+  shapeCanvas();
+  if (!hasGraphicsCard()) item.doc.roots[0].attributes.output_backend = "canvas";
+  state.view = [...(await Bokeh.embed.embed_item(item, "canvas"))][0];
   const doc = Bokeh.documents.at(-1);
   const model = (name) => doc.get_model_by_name(name);
   Object.assign(map, {
@@ -22,9 +24,27 @@ async function drawMap() {
   sizeSpots(1);
   for (const side of ["inner_width", "inner_height"]) map.plot.properties[side].change.connect(keepShape);
   showAll();
-  doc.on_event("mousemove", (event) => onPointer(event, pointAt));
+  doc.on_event("mousemove", (_, event) => onPointer(event, pointAt));
   doc.on_event("mouseleave", () => pointAt(-1));
-  doc.on_event("tap", (event) => onPointer(event, (i) => choose(i, false)));
+  doc.on_event("tap", (_, event) => onPointer(event, (i) => choose(i, false)));
+}
+
+// WebGL that is computed by the processor is slower than drawing without it. "#webgl" in the address insists on it.
+function hasGraphicsCard() {
+  const gl = document.createElement("canvas").getContext("webgl");
+  if (!gl) return false;
+  const known = gl.getExtension("WEBGL_debug_renderer_info");
+  const by = gl.getParameter(known ? known.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  return location.hash === "#webgl" || !/swiftshader|llvmpipe|software|basic render/i.test(by);
+}
+
+// As high as the tissue asks for, within reason.
+function shapeCanvas() {
+  const canvas = byId("canvas");
+  const [left, right] = extremes(map.x), [top, bottom] = extremes(map.y);
+  const margin = 2 * state.page.place.diameter;
+  const wanted = (canvas.clientWidth * (bottom - top + margin)) / (right - left + margin);
+  canvas.style.height = `${Math.round(Math.min(Math.max(wanted, 280), Math.max(0.72 * window.innerHeight, 380)))}px`;
 }
 
 function sizeSpots(factor) {
@@ -63,12 +83,14 @@ function showAll() {
   const margin = 2 * state.page.place.diameter;
   map.width = width;
   look((left + right) / 2, (top + bottom) / 2, Math.max((right - left + margin) / width, (bottom - top + margin) / height));
-  map.whole = true;
+  map.whole = sides();
 }
+
+const sides = () => [map.plot.x_range.start, map.plot.x_range.end, map.plot.y_range.start, map.plot.y_range.end].join();
 
 // A window of another shape shows the same middle at the same scale, or everything if it did before.
 function keepShape() {
-  if (map.whole) return showAll();
+  if (map.whole === sides()) return showAll();
   const { x, y, scale } = looking();
   map.width = frame().width;
   look(x, y, scale);
@@ -77,18 +99,15 @@ function keepShape() {
 function zoom(factor) {
   const { x, y, scale } = looking();
   look(x, y, scale / factor);
-  map.whole = false;
 }
 
 function pan(across, down) {
   const { x, y, scale } = looking();
   const { width, height } = frame();
   look(x + 0.2 * across * width * scale, y + 0.2 * down * height * scale * (state.page.place.down ? 1 : -1), scale);
-  map.whole = false;
 }
 
 function onPointer(event, then) {
-  map.whole = false;
   const { scale } = looking();
   then(nearest(event.x, event.y, Math.max(map.radius, 6 * scale)), event);
 }
@@ -127,5 +146,5 @@ function bringIntoView(i) {
   const { x, y, scale } = looking();
   const { width, height } = frame();
   const outside = Math.abs(map.x[i] - x) > 0.48 * width * scale || Math.abs(map.y[i] - y) > 0.48 * height * scale;
-  if (outside) { look(map.x[i], map.y[i], scale); map.whole = false; }
+  if (outside) look(map.x[i], map.y[i], scale);
 }

@@ -4,11 +4,7 @@ function drawPanel() {
   const panel = byId("panel");
   const i = state.pointed >= 0 ? state.pointed : state.chosen;
   panel.replaceChildren();
-  if (i < 0) {
-    const what = state.place ? "Point at a spot, or tap it," : "Point at a bar, or tap it,";
-    panel.append(make("p", { class: "hint" }, `${what} to see what it is made of.`));
-    return;
-  }
+  if (i < 0) return drawMeans(panel);
   const { result } = state;
   const head = make("div", { class: "panel-head" }, make("h3", {}, state.names[i]));
   if (i === state.chosen) head.append(make("button", { type: "button", class: "quiet-button", click: () => choose(-1) }, "Let go"));
@@ -21,6 +17,22 @@ function drawPanel() {
   const zero = result.parts.length - order.length;
   if (order.length && zero) list.append(make("li", { class: "hint" }, `${zero} others are 0`));
   panel.append(list, diagnostics(i));
+}
+
+// While nothing is pointed at: what the whole tissue is made of.
+function drawMeans(panel) {
+  const { result } = state;
+  const { table } = shownQuantity();
+  panel.append(make("h3", {}, "All together"), make("p", { class: "hint" }, `${result.signed && isFirst() ? "" : "Means. "}Point at a ${state.place ? "spot" : "bar"}, or tap it, to see what it is made of.`));
+  if (result.signed && isFirst()) return;
+  const means = result.parts.map((_, k) => meanOf(table.column(k)));
+  const most = Math.max(...means.filter((m) => !Number.isNaN(m)), 0) || 1;
+  const order = means.map((_, k) => k).filter((k) => means[k] > 0).sort((a, b) => means[b] - means[a]);
+  const row = (k) => {
+    const track = make("span", { class: "track" }, make("span", { class: "fill", style: { left: "0", width: `${(100 * means[k]) / most}%`, background: result.colours[k] } }));
+    return make("li", {}, make("span", { class: "name" }, result.parts[k]), make("span", { class: "number" }, readable(means[k])), track);
+  };
+  panel.append(make("ol", { class: "parts" }, ...order.map(row)));
 }
 
 const unitText = () => (state.result.errors ? `${state.result.unit} ± standard error` : state.result.unit);
@@ -97,25 +109,17 @@ function drawChoices() {
   const scrolled = list.scrollTop;
   list.replaceChildren();
   if (result.largest && isFirst()) list.append(choice({ kind: "largest", index: 0 }, `Largest ${result.part}`));
-  const { table } = shownQuantity();
-  const means = result.parts.map((_, k) => meanOf(table.column(k)));
-  const top = Math.max(...means.filter((m) => !Number.isNaN(m)), 0) || 1;
-  result.parts.forEach((name, k) => list.append(choice({ kind: "part", index: k }, name, result.composition || !isFirst() ? { mean: means[k], top } : null)));
+  result.parts.forEach((name, k) => list.append(choice({ kind: "part", index: k }, name)));
   if (result.columns.length) list.append(make("p", { class: "group" }, "Of every observation"));
   result.columns.forEach((column, k) => list.append(choice({ kind: "column", index: k }, column.name)));
   list.querySelector(`input[value="${colour.kind}:${colour.index}"]`).checked = true;
   list.scrollTop = scrolled;
 }
 
-function choice(colour, name, share) {
+function choice(colour, name) {
   const input = make("input", { type: "radio", name: "colour", value: `${colour.kind}:${colour.index}`, change: () => colourBy(colour) });
   const label = make("label", { class: "choice" }, input);
   if (colour.kind === "part") label.append(make("span", { class: "swatch", style: { background: state.result.colours[colour.index] } }));
   label.append(make("span", { class: "name" }, name));
-  if (share && !Number.isNaN(share.mean)) {
-    const text = state.result.composition && isFirst() ? `${(100 * share.mean).toFixed(share.mean < 0.0995 ? 1 : 0)} %` : readable(share.mean);
-    label.append(make("span", { class: "mean", title: "mean over all observations" }, text));
-    label.append(make("span", { class: "meter" }, make("span", { style: { width: `${(100 * share.mean) / share.top}%` } })));
-  }
   return label;
 }

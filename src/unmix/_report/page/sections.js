@@ -24,14 +24,14 @@ async function drawCurves() {
 async function drawTables() {
   const target = byId("tables");
   target.replaceChildren();
-  for (const { title, note, columns } of state.result.tables) {
-    const opened = await Promise.all(columns.map(unpackColumn));
-    const n = opened.length ? opened[0].numbers.length : 0;
+  for (const { title, note, opened, columns } of state.result.tables) {
+    const unpacked = await Promise.all(columns.map(unpackColumn));
+    const n = unpacked.length ? unpacked[0].numbers.length : 0;
     const body = make("div");
-    const box = make("details", { open: true }, make("summary", {}, make("h3", {}, title)), make("p", { class: "hint" }, note), body);
+    const box = make("details", { open: opened }, make("summary", {}, make("h3", {}, title)), make("p", { class: "hint" }, note), body);
     target.append(box);
     const table = new PagedTable(body, {
-      columns: opened, n, size: 10, label: title,
+      columns: unpacked, n, size: 10, label: title,
       actions: [["Save as CSV", () => table.saveCsv(`${state.result.key}_${title}.csv`)]],
     });
   }

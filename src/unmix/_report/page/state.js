@@ -16,7 +16,7 @@ async function openResult(packed) {
   if (packed.open) return packed.open;
   const quantities = [];
   for (const q of packed.quantities) quantities.push({ name: q.name, table: await unpackNumbers(q.values) });
-  const columns = await Promise.all([...packed.columns, ...state.page.extra].map(unpackColumn));
+  const columns = await Promise.all([...state.page.extra, ...packed.columns].map(unpackColumn));
   packed.open = { ...packed, quantities, columns, errors: quantities.find((q) => q.name === "standard error")?.table };
   packed.open.largest = largestParts(packed.open);
   return packed.open;

@@ -118,7 +118,7 @@ class PagedTable {
       const value = column.value(i);
       const text = column.kind === "number" ? readable(value) : value ?? "–";
       if (k === 0 && this.open) return make("th", { scope: "row" }, make("button", { type: "button", click: () => this.open(i) }, text));
-      return make("td", { class: column.kind }, text);
+      return make("td", { class: column.kind === "number" && value === 0 ? "number zero" : column.kind }, text);
     });
     return make("tr", { class: i === state.chosen && this.open ? "chosen" : "" }, ...cells);
   }

@@ -1,0 +1,130 @@
+"""`um.report` at 50,000 spots: size of the file, and how long loading, pointing, colouring and sorting take in Chromium.
+
+Run `python benchmarks/report.py [SPOTS]`; needs Chromium, its driver and `selenium`. Times are medians in milliseconds, as
+the page's own clock tells them: from the event to the frame after the page has answered. WebGL is drawn by software here,
+as on any machine without a graphics card; "without WebGL" is what a browser does that has none.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+import unmix as um
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1400,900",
+)  # fmt: skip
+LISTEN = """
+window.took = []; let start = 0;
+document.addEventListener("mousemove", () => { start = performance.now(); }, true);
+new MutationObserver(() => { if (start) { window.took.push(performance.now() - start); start = 0; } })
+  .observe(document.getElementById("panel"), {childList: true, subtree: true});
+"""
+CLICK = """
+const done = arguments[1], start = performance.now();
+document.querySelector(arguments[0]).click();
+requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
+"""
+
+
+def tissue(n_spots):
+    """Spots of ten types with errors, over an image."""
+    spots, reference = um.datasets.simulate_spots(n_spots, 300, 10, rng=0)
+    um.tl.deconvolve(spots, reference, groupby="cell_type", cells_per_spot=np.inf)
+    image = np.random.default_rng(0).random((2000, 2000, 3)).astype(np.float32)
+    extent = float(np.asarray(spots.obsm["spatial"]).max())
+    factors = {"tissue_hires_scalef": 2000 / extent}
+    spots.uns["spatial"] = {"tissue": {"images": {"hires": image}, "scalefactors": factors}}
+    return spots
+
+
+def chromium(folder, *flags):
+    """Start a browser of its own."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (*FLAGS, *flags, f"--user-data-dir={folder}"):
+        options.add_argument(flag)
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def measured(page, *flags):
+    """Return what took how long."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        browser = chromium(folder, *flags)
+        try:
+            browser.set_script_timeout(60)
+            loads = [load(browser, page) for _ in range(3)]
+            times = {"load": np.median(loads), "point": pointing(browser)}
+            inputs = browser.execute_script("return document.querySelectorAll('#choices input').length")
+            choices = [f"#choices label:nth-of-type({k + 1}) input" for k in range(min(inputs, 9))]
+            times["colour"] = np.median([browser.execute_async_script(CLICK, choice) for choice in choices])
+            heads = [f"#table thead th:nth-child({k}) button" for k in (2, 3, 4, 1)]
+            times["sort"] = np.median([browser.execute_async_script(CLICK, head) for head in heads])
+            zooms = ["#closer", "#closer", "#farther", "#whole"]
+            times["zoom"] = np.median([browser.execute_async_script(CLICK, button) for button in zooms])
+        finally:
+            browser.quit()
+    return times
+
+
+def load(browser, page):
+    """Return the milliseconds from the start of loading until the page is ready."""
+    browser.get(page.as_uri())
+    while not (ready := browser.execute_script("return document.documentElement.dataset.ready")):
+        time.sleep(0.05)
+    return float(ready)
+
+
+def pointing(browser):
+    """Return the milliseconds between moving the pointer and seeing the spot's proportions."""
+    browser.execute_script("document.getElementById('canvas').scrollIntoView({block: 'center'})")
+    time.sleep(0.5)
+    script = (
+        "const r = document.getElementById('canvas').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]"
+    )
+    left, top, width, height = browser.execute_script(script)
+    browser.execute_script(LISTEN)
+    for x, y in np.random.default_rng(0).uniform(0.25, 0.75, (60, 2)):
+        event = {"type": "mouseMoved", "x": left + x * width, "y": top + y * height}
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+        time.sleep(0.03)
+    return np.median(browser.execute_script("return window.took"))
+
+
+def main():
+    """Write one report and print a table."""
+    n_spots = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    spots = tissue(n_spots)
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "report.html")
+        start = time.perf_counter()
+        um.report(spots, page)
+        took = time.perf_counter() - start
+        print(f"{n_spots:,} spots x {spots.obsm['deconvolve'].shape[1]} types: written in {took:.1f} s")
+        print(f"{page.stat().st_size / 1e6:.1f} MB, of it the image {image_size(page):.1f} MB")
+        found = {
+            "WebGL": measured(page, "--enable-unsafe-swiftshader"),
+            "without WebGL": measured(page, "--disable-webgl"),
+        }
+    names = list(found["WebGL"])
+    print("".join([f"{'ms':<16}", *(f"{name:>10}" for name in names)]))
+    for how, times in found.items():
+        print("".join([f"{how:<16}", *(f"{times[name]:>10.0f}" for name in names)]))
+
+
+def image_size(page):
+    """Return the megabytes of the image inside the page."""
+    text = page.read_text()
+    start = text.index("data:image/jpeg")
+    return (text.index('"', start) - start) / 1e6
+
+
+if __name__ == "__main__":
+    main()

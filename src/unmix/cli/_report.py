@@ -1,0 +1,45 @@
+"""`unmix report`: from a file with results to one page."""
+
+import sys
+from pathlib import Path
+
+from unmix.cli._files import check_outputs, read_data
+
+
+def report(
+    file: Path,
+    *,
+    out: Path,
+    key: list[str] | None = None,
+    obs: list[str] | None = None,
+    basis: str | None = None,
+    title: str | None = None,
+    force: bool = False,
+) -> None:
+    """One page that shows what was found: a map to point at, the table, markers, curves and parameters.
+
+    The page needs nothing but a browser: no network, no other file.
+
+    Parameters
+    ----------
+    file
+        .h5ad or .zarr that one or more tools have written to.
+    out
+        Page to write: .html.
+    key
+        Result to show; may be given several times. All by default.
+    obs
+        Column of obs to show and colour by too; may be given several times.
+    basis
+        Coordinates in obsm; by default "spatial", or an embedding where there is no tissue.
+    title
+        Heading of the page; by default the name of the file that was read.
+    force
+        Replace a page that exists.
+    """
+    check_outputs([out], force=force)
+    adata = read_data(file)
+    from unmix._report import report as write_report
+
+    write_report(adata, out, keys=key, obs=obs or [], basis=basis, title=title if title is not None else file.stem)
+    sys.stdout.write(f"wrote {out}\n")
