@@ -7,12 +7,12 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.colours import palette
 from unmix._adata.stored import stored_entry
 from unmix._report.common import by_part, obs_columns, percent, unfitted, unsettled
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import archetypes, markers
 from unmix.get._archetypes import TOOL
-from unmix.pl._canvas import palette
 
 N_MARKERS = 20
 COLUMNS = {"": "archetype", keys.ANCHOR: "anchor of"}
@@ -33,7 +33,7 @@ def read_archetypes(adata: AnnData, key: str) -> list[Result]:
         "facts": {name: entry[name] for name in ("explained_variance", "reduction") if name in entry},
         "parameters": dict(entry["params"]),
     }
-    colours = palette(adata, key, weights.shape[1])
+    colours = palette(adata, key, list(weights.columns))
     found = [
         Result(
             title="Archetypes",
@@ -46,7 +46,7 @@ def read_archetypes(adata: AnnData, key: str) -> list[Result]:
     ]
     if "proportion_names" in entry:
         shares = archetypes(adata, key=key, what="proportions")
-        colours = palette(adata, key + keys.PROPORTIONS, shares.shape[1])
+        colours = palette(adata, key + keys.PROPORTIONS, list(shares.columns))
         more: dict[str, Any] = {
             "part": "cell type",
             "unit": "share",

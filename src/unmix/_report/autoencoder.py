@@ -8,11 +8,11 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.colours import palette
 from unmix._adata.models import TOOLS
 from unmix._adata.stored import stored_entry
 from unmix._report.common import component_table, obs_columns, unfitted
 from unmix._report.content import Curve, Finding, Result, Table
-from unmix.pl._canvas import palette
 
 N_GENES = 100
 GENE_COLUMNS = {
@@ -49,7 +49,7 @@ def read_autoencoder(adata: AnnData, key: str) -> list[Result]:
             part="coordinate",
             unit="coordinate",
             quantities=quantities,
-            colours=palette(adata, key, table.shape[1]),
+            colours=palette(adata, key, [str(c + 1) for c in range(table.shape[1])]),
             columns=columns,
             tables=tables(adata, key),
             curves=curves(entry),

@@ -8,11 +8,11 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.colours import palette
 from unmix._adata.stored import stored_entry, stored_table
 from unmix._report.common import by_part, obs_columns, percent
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import proportions
-from unmix.pl._canvas import palette
 
 COLUMNS = {
     keys.STATUS: "status",
@@ -50,7 +50,7 @@ def read_deconvolve(adata: AnnData, key: str) -> list[Result]:
             part="cell type",
             unit=UNITS[str(entry["fraction_of"])],
             quantities=quantities,
-            colours=palette(adata, key, len(names)),
+            colours=palette(adata, key, names),
             composition=entry["fraction_of"] != "score",
             columns=columns,
             tables=tables(adata, key, entry, names),

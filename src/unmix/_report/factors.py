@@ -8,11 +8,11 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.colours import palette
 from unmix._adata.stored import stored_entry
 from unmix._report.common import by_part, component_table, loss_curve, percent, unfitted, unsettled
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import enrichment, joint_loadings, loadings
-from unmix.pl._canvas import palette
 
 N_GENES = 20
 METHODS = {"nmf": "Non-negative factors", "als": "Least-squares factors", "svd": "Principal components"}
@@ -119,7 +119,7 @@ def _result(
         part=part,
         unit=unit,
         quantities={unit: table, **(extra or {})},
-        colours=palette(adata, key, table.shape[1]),
+        colours=palette(adata, key, [str(c + 1) for c in range(table.shape[1])]),
         composition=composition,
         columns=adata.obs[[batch]].rename(columns=str) if batch in adata.obs else pd.DataFrame(index=adata.obs_names),
         tables=[*genes, *(more or [])],

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from unmix._adata.colours import COLOURS, MISSING
 from unmix._report.content import Curve
-from unmix.pl._canvas import COLOURS
 
-MISSING = "#c9c9c4"
-"""Colour of observations without a value."""
 DASHES = ("solid", "dashed", "dotdash", "dotted")
 MARKERS = ("circle", "square", "triangle", "diamond")
 INK = "#33373d"

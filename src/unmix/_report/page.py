@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix import __version__
+from unmix._adata.colours import MISSING, own_colour, palette
 from unmix._report import figures
 from unmix._report.content import Result, Table
 from unmix._report.packing import pack_array, pack_column, pack_texts, script_json
@@ -51,10 +52,9 @@ def payload(
         "n_vars": adata.n_vars,
         "names": pack_texts(adata.obs_names),
         "place": None if place is None else packed_place(place),
-        "extra": packed_columns(extra),
+        "extra": packed_columns(extra, adata),
         "palettes": figures.palettes(),
-        "categories": list(figures.COLOURS),
-        "missing": figures.MISSING,
+        "missing": MISSING,
         "map": None if place is None else figures.map_figure(),
         "bars": figures.bars_figure(),
         "results": [packed_result(result) for result in results],
@@ -98,9 +98,16 @@ def packed_result(result: Result) -> dict[str, Any]:
     }
 
 
-def packed_columns(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the columns of a table as JSON holds them."""
-    return [{"name": str(name), **pack_column(frame[name])} for name in frame.columns]
+def packed_columns(frame: pd.DataFrame, adata: AnnData | None = None) -> list[dict[str, Any]]:
+    """Return the columns of a table as JSON holds them, categories with colours: those that `adata` has for the column."""
+    packed = []
+    for name in frame.columns:
+        column = {"name": str(name), **pack_column(frame[name])}
+        if column["kind"] == "category":
+            own = [own_colour(i) for i in range(len(column["names"]))]
+            column["colours"] = own if adata is None else palette(adata, str(name), column["names"])
+        packed.append(column)
+    return packed
 
 
 def packed_table(table: Table) -> dict[str, Any]:

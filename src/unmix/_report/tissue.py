@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from unmix.pl._canvas import coordinates, spot_diameter, tissue_image
+from unmix.pl._tissue import tissue
 
 BASES = ("spatial", "X_umap", "X_tsne")
 """Where coordinates are looked for, in this order."""
 LARGEST = 2000
 """Pixels of the longer side of an image; larger ones are reduced."""
-SMALLEST = 250
-"""A spot is at least the extent over this number across, so that one of an embedding can be seen."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,23 @@ def find_place(adata: AnnData, basis: str | None) -> Place | None:
     KeyError
         If `basis` is given and does not exist.
     ValueError
-        If it holds no two numbers for every observation.
+        If it holds no two finite numbers for every observation.
     """
     found = basis if basis is not None else next((name for name in BASES if name in adata.obsm), None)
     if found is None:
         return None
-    xy = coordinates(adata, found)
-    if xy.shape[1] < 2 or not np.isfinite(xy).all():
-        msg = f"obsm[{found!r}] must hold two finite coordinates for every observation."
+    here = tissue(adata, found)
+    if here.xy.shape[1] < 2:
+        msg = f"obsm[{found!r}] must hold two coordinates for every observation; it holds one."
         raise ValueError(msg)
-    tissue = found == "spatial"
-    diameter = spot_diameter(xy) if tissue else max(spot_diameter(xy), float(np.ptp(xy, axis=0).max()) / SMALLEST)
-    return Place(found, xy, diameter, tissue, encoded_image(adata) if tissue else None)
+    image = None if here.image is None else encoded_image(*here.image)
+    return Place(found, here.xy, here.diameter, upside_down=found == "spatial", image=image)
 
 
-def encoded_image(adata: AnnData) -> dict[str, Any] | None:
-    """Return the tissue's image as a data URI with its size in the units of the coordinates, if there is one."""
-    found = tissue_image(adata)
-    if found is None:
-        return None
+def encoded_image(pixels: np.ndarray, per_unit: float) -> dict[str, Any]:
+    """Return an image as a data URI, with its size in the units of the coordinates."""
     from PIL import Image
 
-    pixels, per_unit = found
     height, width = pixels.shape[:2]
     picture = Image.fromarray(_bytes(pixels)).convert("RGB")
     picture.thumbnail((LARGEST, LARGEST))

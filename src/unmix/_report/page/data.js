@@ -31,8 +31,8 @@ async function unpackNumbers(packed) {
 async function unpackColumn(packed) {
   const numbers = (await unpackNumbers(packed.values)).column(0);
   if (packed.kind === "number") return { name: packed.name, kind: "number", numbers, value: (i) => numbers[i] };
-  const names = packed.names;
-  return { name: packed.name, kind: "category", names, numbers, value: (i) => (numbers[i] < 0 ? null : names[numbers[i]]) };
+  const { names, colours } = packed;
+  return { name: packed.name, kind: "category", names, colours, numbers, value: (i) => (numbers[i] < 0 ? null : names[numbers[i]]) };
 }
 
 // Numbers as a reader wants them: three digits behind the point, or three digits in all.

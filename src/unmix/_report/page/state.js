@@ -71,8 +71,7 @@ function colouring() {
 
 function columnColouring(column) {
   if (column.kind === "category") {
-    const colours = column.names.map((_, k) => state.page.categories[k % state.page.categories.length]);
-    return categories(Float32Array.from(column.numbers, (c) => (c < 0 ? NaN : c)), column.names, colours, column.name);
+    return categories(Float32Array.from(column.numbers, (c) => (c < 0 ? NaN : c)), column.names, column.colours, column.name);
   }
   const [least, high] = extremes(column.numbers);
   const low = least >= 0 && least < 0.5 * high ? 0 : least;
