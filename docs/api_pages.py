@@ -1,4 +1,4 @@
-"""What the API pages show beside the docstrings: one table of all slots, and the pictures of the plotting examples."""
+"""What is made from the code besides docstrings: a table of all slots, pictures of the examples, the shell's commands."""
 
 import doctest
 import inspect
@@ -16,16 +16,20 @@ SECTION = re.compile(r"^Returns\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", re.M | re.S)
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the table before the sources are read; add pictures while docstrings are."""
     app.connect("builder-inited", write_slots)
+    app.connect("builder-inited", write_commands)
     app.connect("autodoc-process-docstring", add_picture, priority=100)
-    app.connect("object-description-transform", drop_return_types, priority=900)
+    app.connect("object-description-transform", tidy_types, priority=900)
     return {"parallel_read_safe": False}
 
 
-def drop_return_types(app: Sphinx, domain: str, objtype: str, content: nodes.Element) -> None:
-    """Leave out the return type: what is returned, and written, is said in words."""
+def tidy_types(app: Sphinx, domain: str, objtype: str, content: nodes.Element) -> None:
+    """Leave out the return type, since what is returned and written is said in words; name other types shortly."""
     for field in list(content.findall(nodes.field)):
         if field[0].astext() == "rtype":
             field.parent.remove(field)
+        elif field[0].astext().startswith("type "):
+            for text in list(field[1].findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(re.sub(r"~?\b(?:\w+\.)+(\w+)", r"\1", text)))
 
 
 def slots_of(docstring: str) -> list[tuple[str, str, str]]:
@@ -57,6 +61,17 @@ def write_slots(app: Sphinx) -> None:
     target = Path(app.srcdir, "generated", "slots.md")
     target.parent.mkdir(exist_ok=True)
     target.write_text("\n".join(lines) + "\n")
+
+
+def write_commands(app: Sphinx) -> None:
+    """Write `generated/commands.md`: the help of every subcommand."""
+    from unmix.cli._app import app as command
+
+    text = command.generate_docs(output_format="markdown", usage_name="unmix")
+    found = re.sub(r"^## ", "### ", text[text.index("\n## unmix ") :], flags=re.M)
+    target = Path(app.srcdir, "generated", "commands.md")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(found.lstrip())
 
 
 def add_picture(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

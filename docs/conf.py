@@ -13,7 +13,6 @@ version = release = installed("unmix")
 copyright = author
 
 extensions = [
-    "cyclopts.ext.sphinx",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -24,7 +23,7 @@ extensions = [
     "api_pages",
     "mathml",
 ]
-exclude_patterns = ["_build", "images", "generated/slots.md", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "images", "generated/*.md", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 default_role = "code"
 nitpicky = True

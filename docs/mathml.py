@@ -1,10 +1,14 @@
 """Formulas as MathML, which browsers draw themselves: pages need no network and no script."""
 
+import re
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+
+TILDE = ("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+FUNCTION = re.compile(r"(<mi>log</mi>)(?!<mo[^>]*>&#x00028;)")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -13,14 +17,19 @@ def setup(app: Sphinx) -> dict[str, bool]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
+def mathml(text: str, display: str) -> str:
+    """Return a formula in LaTeX as MathML, with relations spaced as relations and a space after a bare logarithm."""
+    if "\\\\" in text and "\\begin" not in text:
+        text = rf"\begin{{aligned}}{text}\end{{aligned}}"
+    found = convert(text.replace("{aligned}", "{align*}"), display=display)
+    return FUNCTION.sub(r'\1<mspace width="0.17em"/>', found.replace(*TILDE))
+
+
 def _inline(translator: Any, node: nodes.math) -> None:
-    translator.body.append(convert(node.astext()))
+    translator.body.append(mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def _block(translator: Any, node: nodes.math_block) -> None:
-    text = node.astext()
-    if "\\\\" in text and "\\begin" not in text:
-        text = rf"\begin{{aligned}}{text}\end{{aligned}}"
-    translator.body.append(f'<div class="formula">{convert(text, display="block")}</div>\n')
+    translator.body.append(f'<div class="formula">{mathml(node.astext(), "block")}</div>\n')
     raise nodes.SkipNode

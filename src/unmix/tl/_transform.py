@@ -67,7 +67,7 @@ def transform(
     `None`, or with `copy=True` the copy. Sets the following fields, where `name` is `key_added` or `key`:
 
     `obsm["X_" + name]` : float32, n_obs x k
-        What the fitted tool stores under the same name.
+        What the fitted tool stores under the same name; for archetypes, their weights W.
     `obsm[name + "_" + modality]` : DataFrame
         With `predict`: n_obs x features of the modality; for counts, at the mean depth of the cells fitted.
     `uns[name]` : dict
