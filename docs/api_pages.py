@@ -69,6 +69,7 @@ def write_commands(app: Sphinx) -> None:
 
     text = command.generate_docs(output_format="markdown", usage_name="unmix")
     found = re.sub(r"^## ", "### ", text[text.index("\n## unmix ") :], flags=re.M)
+    found = re.sub(r"^(unmix [\w-]+) -m \S+", r"\1", found, flags=re.M)  # how this build was called
     target = Path(app.srcdir, "generated", "commands.md")
     target.parent.mkdir(exist_ok=True)
     target.write_text(found.lstrip())

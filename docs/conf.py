@@ -30,7 +30,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     # The types of other libraries: the build fetches nothing, so that it works offline.
     ("py:.*", r"(anndata|collections|matplotlib|numpy|np|pandas|pd|pathlib|scipy|squidpy|torch|typing)\..*"),
-    ("py:class", r"(AnnData|Axes|DataFrame|Generator|Series|ndarray|Any|Method|Absolute|Literal|Mapping|Sequence|Path|Table|optional|T|P\..*)"),
+    (
+        "py:class",
+        r"(AnnData|Axes|DataFrame|Generator|Series|ndarray|Any|Method|Absolute|Literal|Mapping|Sequence|Path|Table|optional|T|P\..*)",
+    ),
     ("py:mod", "logging"),
 ]
 

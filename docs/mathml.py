@@ -8,6 +8,7 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 TILDE = ("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+ALIGNED = re.compile(r'columnalign="(\w+)"')
 FUNCTION = re.compile(r"(<mi>log</mi>)(?!<mo[^>]*>&#x00028;)")
 
 
@@ -22,7 +23,8 @@ def mathml(text: str, display: str) -> str:
     if "\\\\" in text and "\\begin" not in text:
         text = rf"\begin{{aligned}}{text}\end{{aligned}}"
     found = convert(text.replace("{aligned}", "{align*}"), display=display)
-    return FUNCTION.sub(r'\1<mspace width="0.17em"/>', found.replace(*TILDE))
+    found = ALIGNED.sub(r'style="text-align: \1"', found.replace(*TILDE))  # what browsers know of MathML
+    return FUNCTION.sub(r'\1<mspace width="0.17em"/>', found)
 
 
 def _inline(translator: Any, node: nodes.math) -> None:
