@@ -23,7 +23,11 @@ MODULES = ("data", "state", "map", "bars", "panel", "table", "sections", "main")
 
 
 def render(adata: AnnData, title: str, place: Place | None, results: list[Result], extra: pd.DataFrame) -> str:
-    """Return the page."""
+    """Return the page.
+
+    Its content security policy lets only the scripts run whose digests it names, and fetches nothing. `unsafe-eval` is for
+    Bokeh's WebGL, which compiles its drawing code; nothing of the data reaches it.
+    """
     import jinja2
     from markupsafe import Markup
 
