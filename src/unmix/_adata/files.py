@@ -1,10 +1,37 @@
-"""A file is replaced only when its successor is complete."""
+"""Files: every kind is read alike, and one is replaced only when its successor is complete."""
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def open_file(path: Path) -> "AnnData":
+    """Read h5ad, zarr, 10x h5 or a 10x mtx folder.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind.
+    """
+    import anndata
+    import scanpy as sc
+
+    if path.suffix == ".h5ad":
+        return anndata.read_h5ad(path)
+    if path.suffix == ".h5":
+        return sc.read_10x_h5(path)
+    if path.is_dir() and (any(path.glob("matrix.mtx*")) or any(path.glob("*_matrix.mtx*"))):
+        return sc.read_10x_mtx(path)
+    if path.is_dir():
+        return anndata.read_zarr(path)
+    msg = "expected .h5ad, .zarr, a 10x .h5 or a folder with matrix.mtx, barcodes and features."
+    raise ValueError(msg)
 
 
 @contextlib.contextmanager

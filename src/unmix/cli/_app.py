@@ -15,12 +15,15 @@ from unmix.cli._deconvolve import deconvolve
 from unmix.cli._demo import demo
 from unmix.cli._factorization import factorize, metagenes
 from unmix.cli._files import FileProblem
+from unmix.cli._fitted import denoise, transform
 from unmix.cli._info import info
 from unmix.cli._joint_nmf import joint_nmf
 from unmix.cli._report import report
+from unmix.cli._signatures import signatures
 
 app = cyclopts.App(
     name="unmix",
+    suppress_keyboard_interrupt=False,
     help="Take tissue apart: which cell types, programs or archetypes make up these measurements, and how much of each.",
     version=__version__,
 )
@@ -28,11 +31,14 @@ app.command(archetypes)
 app.command(autoencoder)
 app.command(deconvolve)
 app.command(demo)
+app.command(denoise)
 app.command(factorize)
 app.command(info)
 app.command(metagenes)
 app.command(joint_nmf)
 app.command(report)
+app.command(signatures)
+app.command(transform)
 app.command(zinb_ae)
 
 

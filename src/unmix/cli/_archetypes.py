@@ -1,11 +1,10 @@
 """`unmix archetypes`: from files to tables of archetypes, an AnnData and a picture."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from unmix.cli._files import FileProblem, check_outputs, read_data, replacing, write_table
+from unmix.cli._files import FileProblem, check_endings, check_outputs, picture, read_data, table, write_outputs
 
 
 def archetypes(
@@ -53,6 +52,7 @@ def archetypes(
         Replace files that exist.
     """
     check_outputs([out, markers, out_h5ad, plot], force=force)
+    check_endings(objects=[out_h5ad], tables=[out, markers], pictures=[plot])
     adata, sets = read_data(spots), None if signatures is None else _read_sets(signatures)
     from unmix import get, pl, tl
 
@@ -65,21 +65,16 @@ def archetypes(
         rng=rng,
         n_jobs=n_jobs,
     )
-    write_table(get.archetypes(adata, what="weights" if sets is None else "proportions"), out)
-    if markers is not None:
-        write_table(get.markers(adata), markers)
-    if out_h5ad is not None:
-        with replacing(out_h5ad) as temporary:
-            adata.write_h5ad(temporary)
-    if plot is not None:
-        import matplotlib as mpl
-
-        mpl.use("agg")
-        draw = pl.archetypes if "spatial" in adata.obsm else pl.archetype_simplex
-        with replacing(plot) as temporary:
-            draw(adata, show=False, save=temporary)
-    written = [path for path in (out, markers, out_h5ad, plot) if path is not None]
-    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")
+    shares = get.archetypes(adata, what="weights" if sets is None else "proportions")
+    draw = pl.archetypes if "spatial" in adata.obsm else pl.archetype_simplex
+    write_outputs(
+        [
+            (out, table(shares)),
+            (markers, table(get.markers(adata))),
+            (out_h5ad, adata.write_h5ad),
+            (plot, picture(draw, adata)),
+        ]
+    )
 
 
 def _read_sets(path: Path) -> Any:

@@ -1,13 +1,9 @@
 """`unmix autoencoder`, `zinb-ae`: from a file of counts to an AnnData with coordinates, a model and a picture."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from unmix.cli._files import check_outputs, read_data, replacing, write_table
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from unmix.cli._files import check_endings, check_outputs, picture, read_data, table, write_outputs
 
 
 def autoencoder(
@@ -75,15 +71,10 @@ def autoencoder(
     force
         Replace files that exist.
     """
-    check_outputs([out, latent, model, plot], force=force)
-    adata = read_data(data)
-    from unmix import tl
-
     options: dict[str, Any] = {"layer": layer, "rng": rng, "n_jobs": n_jobs, "max_epochs": max_epochs}
     options |= {"batch_key": batch_key, "covariates": list(covariates), "denoise": denoise, "dropout": dropout}
-    key = key_added or kind
-    tl.autoencoder(adata, n_latent, kind=kind, likelihood=likelihood, dispersion=dispersion, key_added=key, **options)
-    _write(adata, key, out, latent, model, plot)
+    options |= {"kind": kind, "likelihood": likelihood, "dispersion": dispersion}
+    _run("autoencoder", data, n_latent, key_added or kind, (out, latent, model, plot), force=force, **options)
 
 
 def zinb_ae(
@@ -148,34 +139,38 @@ def zinb_ae(
     force
         Replace files that exist.
     """
-    check_outputs([out, latent, model, plot], force=force)
-    adata = read_data(data)
-    from unmix import tl
-
     options: dict[str, Any] = {"layer": layer, "rng": rng, "n_jobs": n_jobs, "max_epochs": max_epochs}
     options |= {"batch_key": batch_key, "covariates": list(covariates), "denoise": denoise, "dropout": dropout}
-    tl.zinb_ae(adata, n_latent, dispersion=dispersion, ridge=ridge, key_added=key_added, **options)
-    _write(adata, key_added, out, latent, model, plot)
+    options |= {"dispersion": dispersion, "ridge": ridge}
+    _run("zinb_ae", data, n_latent, key_added, (out, latent, model, plot), force=force, **options)
 
 
-def _write(adata: "AnnData", key: str, out: Path, latent: Path | None, model: Path | None, plot: Path | None) -> None:
-    """Write the AnnData, and what else was asked for, and say so."""
+def _run(
+    tool: str,
+    data: Path,
+    n_latent: int,
+    key: str,
+    outputs: tuple[Path, Path | None, Path | None, Path | None],
+    *,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Read, fit, and write the AnnData, the table of coordinates, the model and the picture of the training."""
     import pandas as pd
 
-    with replacing(out) as temporary:
-        adata.write_h5ad(temporary)
-    if latent is not None:
-        write_table(pd.DataFrame(adata.obsm[f"X_{key}"], index=adata.obs_names).add_prefix(f"{key}_"), latent)
-    if model is not None:
-        from unmix import save
+    out, latent, model, plot = outputs
+    check_outputs(outputs, force=force)
+    check_endings(objects=[out], tables=[latent], pictures=[plot])
+    adata = read_data(data)
+    from unmix import pl, save, tl
 
-        save(adata, model, key=key)
-    if plot is not None:
-        import matplotlib as mpl
-
-        from unmix import pl
-
-        mpl.use("agg")
-        with replacing(plot) as temporary:
-            pl.training(adata, key=key, show=False, save=temporary)
-    sys.stdout.write(f"wrote {', '.join(str(path) for path in (out, latent, model, plot) if path is not None)}\n")
+    getattr(tl, tool)(adata, n_latent, key_added=key, **options)
+    coordinates = pd.DataFrame(adata.obsm[f"X_{key}"], index=adata.obs_names).add_prefix(f"{key}_")
+    write_outputs(
+        [
+            (out, adata.write_h5ad),
+            (latent, table(coordinates)),
+            (model, lambda path: save(adata, path, key=key)),
+            (plot, picture(pl.training, adata, key=key)),
+        ]
+    )

@@ -1,10 +1,9 @@
 """`unmix deconvolve`: from files to a table, an AnnData and a picture."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
-from unmix.cli._files import check_outputs, read_data, read_reference, replacing, write_table
+from unmix.cli._files import check_endings, check_outputs, picture, read_data, read_reference, table, write_outputs
 
 
 def deconvolve(
@@ -75,6 +74,7 @@ def deconvolve(
         Replace files that exist.
     """
     check_outputs([out, out_h5ad, plot], force=force)
+    check_endings(objects=[out_h5ad], tables=[out], pictures=[plot])
     adata, cells = read_data(spots), read_reference(reference)
     from unmix import get, pl, tl
 
@@ -94,17 +94,10 @@ def deconvolve(
         rng=rng,
         n_jobs=n_jobs,
     )
-    write_table(get.proportions(adata, tidy=tidy), out)
-    written = [out]
-    if out_h5ad is not None:
-        with replacing(out_h5ad) as temporary:
-            adata.write_h5ad(temporary)
-        written.append(out_h5ad)
-    if plot is not None:
-        import matplotlib as mpl
-
-        mpl.use("agg")
-        with replacing(plot) as temporary:
-            pl.proportions(adata, show=False, save=temporary)
-        written.append(plot)
-    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")
+    write_outputs(
+        [
+            (out, table(get.proportions(adata, tidy=tidy))),
+            (out_h5ad, adata.write_h5ad),
+            (plot, picture(pl.proportions, adata)),
+        ]
+    )

@@ -1,10 +1,9 @@
 """`unmix factorize`, `metagenes`: from a file to an AnnData with factors and a table of loadings."""
 
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from unmix.cli._files import check_outputs, read_data, read_table, replacing, write_table
+from unmix.cli._files import check_endings, check_outputs, read_data, read_table, table, write_outputs
 
 
 def factorize(
@@ -113,14 +112,9 @@ def _run(
 ) -> None:
     """Read, run the tool, write the AnnData and the table, and say so."""
     check_outputs([out, loadings], force=force)
+    check_endings(objects=[out], tables=[loadings])
     adata = read_data(data)
     from unmix import get, tl
 
     getattr(tl, tool)(adata, n, key_added=key_added, **options)
-    with replacing(out) as temporary:
-        adata.write_h5ad(temporary)
-    written = [out]
-    if loadings is not None:
-        write_table(get.loadings(adata, key=key_added), loadings)
-        written.append(loadings)
-    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")
+    write_outputs([(out, adata.write_h5ad), (loadings, table(get.loadings(adata, key=key_added)))])

@@ -1,17 +1,20 @@
 """Files that the shell reads and writes: nothing is overwritten unasked, and a file appears only when it is complete."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from unmix._adata.files import replacing
+from unmix._adata.files import open_file, replacing
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+OBJECTS = (".h5ad",)
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
 
 class FileProblem(Exception):
@@ -29,23 +32,11 @@ def read_data(path: Path) -> "AnnData":
     if not path.exists():
         msg = f"{path}: no such file or folder."
         raise FileProblem(msg)
-    import anndata
-    import scanpy as sc
-
     try:
-        if path.suffix == ".h5ad":
-            return anndata.read_h5ad(path)
-        if path.suffix == ".h5":
-            return sc.read_10x_h5(path)
-        if path.is_dir() and (any(path.glob("matrix.mtx*")) or any(path.glob("*_matrix.mtx*"))):
-            return sc.read_10x_mtx(path)
-        if path.is_dir():
-            return anndata.read_zarr(path)
+        return open_file(path)
     except (OSError, KeyError, ValueError, TypeError, EOFError, IndexError, RuntimeError) as error:
         msg = f"{path} could not be read: {error}"
         raise FileProblem(msg) from error
-    msg = f"{path}: expected .h5ad, .zarr, a 10x .h5 or a folder with matrix.mtx, barcodes and features."
-    raise FileProblem(msg)
 
 
 def read_reference(path: Path) -> "AnnData | pd.DataFrame":
@@ -105,10 +96,51 @@ def check_outputs(paths: Sequence[Path | None], *, force: bool) -> None:
             raise FileProblem(msg)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, TSV or Parquet, by the ending of its name."""
-    with replacing(path) as temporary:
+def check_endings(
+    *, objects: Sequence[Path | None] = (), tables: Sequence[Path | None] = (), pictures: Sequence[Path | None] = ()
+) -> None:
+    """Refuse, before any work starts, names whose endings do not say how to write them.
+
+    Raises
+    ------
+    FileProblem
+        If there is one.
+    """
+    for paths, endings in ((objects, OBJECTS), (tables, (*TABLES, ".parquet")), (pictures, PICTURES)):
+        for path in paths:
+            if path is not None and path.suffix.lower() not in endings:
+                msg = f"{path}: the name must end in {' or '.join(endings)}."
+                raise FileProblem(msg)
+
+
+def write_outputs(outputs: Sequence[tuple[Path | None, Callable[[Path], Any]]]) -> None:
+    """Write what was asked for, each file whole or not at all, and say so."""
+    wanted = [(path, write) for path, write in outputs if path is not None]
+    for path, write in wanted:
+        with replacing(path) as temporary:
+            write(temporary)
+    sys.stdout.write(f"wrote {', '.join(str(path) for path, _ in wanted)}\n")
+
+
+def picture(draw: Callable[..., Any], adata: "AnnData", **options: Any) -> Callable[[Path], Any]:
+    """Return what draws a picture to a file."""
+
+    def write(path: Path) -> None:
+        import matplotlib as mpl
+
+        mpl.use("agg")
+        draw(adata, show=False, save=path, **options)
+
+    return write
+
+
+def table(values: pd.DataFrame) -> Callable[[Path], Any]:
+    """Return what writes a table as CSV, TSV or Parquet, by the ending of the file's name."""
+
+    def write(path: Path) -> None:
         if path.suffix == ".parquet":
-            table.to_parquet(temporary)
+            values.to_parquet(path)
         else:
-            table.to_csv(temporary, sep=TABLES.get(path.suffix, ","))
+            values.to_csv(path, sep=TABLES.get(path.suffix, ","))
+
+    return write

@@ -1,12 +1,10 @@
 """`unmix joint-nmf`: files of modalities, or one file with batches, to an object with shared factors."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
-from unmix.cli._files import FileProblem, check_outputs, read_data, replacing, write_table
+from unmix.cli._files import FileProblem, check_endings, check_outputs, read_data, table, write_outputs
 
 
 def joint_nmf(
@@ -83,6 +81,7 @@ def joint_nmf(
         Replace files that exist.
     """
     check_outputs([out, loadings], force=force)
+    check_endings(tables=[loadings])
     check_kinds(data, batch_key, out)
     from unmix import get, tl
 
@@ -93,14 +92,14 @@ def joint_nmf(
         fitted: Any = read_data(data[0])
         options |= {"loss": loss[0] if loss else "frobenius", "weights": weights or "balanced"}
         tl.joint_nmf(fitted, n_components, specificity=specificity, scale=scale, **options)
-        table = get.loadings(fitted, key=key_added)
+        leading = get.loadings(fitted, key=key_added)
     else:
         fitted = read_modalities(data)
         names = list(fitted.mod)
         options |= {"loss": each(loss, names) or "frobenius", "weights": each(weights, names) or "balanced"}
         tl.joint_nmf(fitted, n_components, **options)
-        table = get.joint_loadings(fitted, key=key_added)
-    write_results(fitted, table, out, loadings)
+        leading = get.joint_loadings(fitted, key=key_added)
+    write_outputs([(out, write_object(fitted)), (loadings, table(leading))])
 
 
 def check_kinds(data: list[Path], batch_key: str | None, out: Path) -> None:
@@ -174,16 +173,14 @@ def each(values: list[Any] | None, names: list[str]) -> Any:
     return dict(zip(names, values, strict=True))
 
 
-def write_results(fitted: Any, table: pd.DataFrame, out: Path, loadings: Path | None) -> None:
-    """Write the object and the table, and say so."""
-    with replacing(out) as temporary:
-        if out.suffix == ".h5mu":
+def write_object(fitted: Any) -> Callable[[Path], Any]:
+    """Return what writes a MuData or an AnnData."""
+
+    def write(path: Path) -> None:
+        if path.suffix == ".h5mu":
             with imported_mudata().set_options(pull_on_update=False):
-                fitted.write(temporary)
+                fitted.write(path)
         else:
-            fitted.write_h5ad(temporary)
-    written = [out]
-    if loadings is not None:
-        write_table(table, loadings)
-        written.append(loadings)
-    sys.stdout.write(f"wrote {', '.join(map(str, written))}\n")
+            fitted.write_h5ad(path)
+
+    return write
