@@ -15,7 +15,7 @@ from unmix.cli import app, main
 
 TOOLS = {"archetypes": "starfysh_archetypes", "signatures": None, "zinb-ae": "zinb_ae", "joint-nmf": "joint_nmf"}
 COMMANDS = [
-    "archetypes", "autoencoder", "deconvolve", "demo", "denoise", "factorize", "info", "joint-nmf", "metagenes",
+    "archetypes", "autoencoder", "deconvolve", "demo", "denoise", "factorize", "info", "joint-nmf", "metagenes", "report",
     "signatures", "transform", "zinb-ae",
 ]  # fmt: skip
 
