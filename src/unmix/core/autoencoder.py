@@ -24,8 +24,10 @@ from torch import Tensor
 
 from unmix._settings import progress
 from unmix.core.networks import Batch, Design, Network, Workers
+from unmix.core.team import current_team
 from unmix.core.training import (
     Genes,
+    Part,
     Rows,
     batches,
     blind_folds,
@@ -186,8 +188,16 @@ def fit(
     Raises
     ------
     ValueError
-        If fewer than ten rows have counts.
+        If fewer than ten rows have counts, or there are more processes than half a batch has rows.
+
+    Notes
+    -----
+    In a process group (`torchrun`, then `torch.distributed.init_process_group`) every process computes a part of every
+    batch, and all end with the same fit: that of one process, but for rounding.
     """
+    if 2 * current_team().size > options.batch_size:
+        msg = f"batches of {options.batch_size} rows are too small for {current_team().size} processes; give `batch_size`."
+        raise ValueError(msg)
     n_used = int(rows.used.sum())
     if n_used < 10:
         msg = f"training needs at least 10 observations with counts, got {n_used}."
@@ -222,7 +232,7 @@ class Trainer:
             train,
             held,
         )
-        self.n_jobs = n_jobs
+        self.n_jobs, self.team = n_jobs, current_team()
         batch = make_batch(take_rows(rows.X, held), rows, held, genes)
         self.validation = blind_folds(batch, design.n_vars, np.random.default_rng(4))
         self.max_epochs = options.max_epochs or int(np.clip(2_000_000 // max(len(train), 1), 5, 200))
@@ -231,8 +241,9 @@ class Trainer:
         """Train until the held-out loss has settled, `max_epochs`, or an interrupt that is to be kept."""
         self.net = build(self.design, state.weights, self.options)
         self.net.workers = Workers(self.n_jobs)
-        trained = [p for p in self.net.parameters() if p.numel()]
-        self.optimiser = torch.optim.Adam(trained, lr=self.options.learning_rate, fused=True)
+        self.net.join(self.team)
+        self.trained = [p for p in self.net.parameters() if p.numel() and p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, lr=self.options.learning_rate, fused=True)
         self._load_moments(state.moments)
         finished = False
         try:
@@ -283,30 +294,31 @@ class Trainer:
         weight = min(1.0, (state.epoch + 1) / max(self._warmup, 1))
         self.net.train()
         total = 0.0
-        for whole in batches(self.rows, self.train, self.genes, self.options.batch_size, rng):
-            batch = masked(whole, self.options.mask, rng)
-            loss = self._loss(batch, rng, weight)
+        for part in batches(self.rows, self.train, self.genes, self.options.batch_size, rng, self.team):
+            batch = masked(part.batch, self.options.mask, rng, self.team)
+            loss = self._loss(batch, part, rng, weight)
             self.optimiser.zero_grad(set_to_none=True)
-            (loss * (1000.0 / batch.n / self.design.n_vars)).backward()
+            (loss * (1000.0 / part.n / self.design.n_vars)).backward()
+            self.team.add_gradients(self.trained)
             self.optimiser.step()
             total += float(loss.detach())
-        return total / len(self.train)
+        return self.team.total(total) / len(self.train)
 
     @torch.no_grad()
     def _held_out(self) -> float:
         """Return the loss of a held-out cell whose genes are predicted from one another, not from themselves."""
         self.net.eval()
         total = 0.0
-        for fold in self.validation:
+        for fold in self.validation[self.team.rank :: self.team.size]:
             z, _ = self.net.encode(fold.visible)
             total += float(self.net.row_losses(self.net.decode(z, fold.batch.codes), fold.target, fold.genes).sum())
-        return total / len(self.held)
+        return self.team.total(total) / len(self.held)
 
-    def _loss(self, batch: Batch, rng: np.random.Generator, kl_weight: float) -> Tensor:
+    def _loss(self, batch: Batch, part: Part, rng: np.random.Generator, kl_weight: float) -> Tensor:
         """Return the summed loss: minus the log-likelihood, plus the KL divergence of a VAE."""
         z, log_var = self.net.encode(batch)
         if self.design.kind == "vae":
-            noise = self.net.to_device(rng.standard_normal(tuple(z.shape), dtype=np.float32))
+            noise = self.net.to_device(rng.standard_normal((part.n, z.shape[1]), dtype=np.float32)[part.rows])
             kl = 0.5 * (z.square() + log_var.exp() - 1 - log_var).double().sum()
             return (
                 self.net.loss(self.net.decode(z + noise * (0.5 * log_var).exp(), batch.codes), batch) + kl_weight * kl

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from unmix.core._zinb_kernels import LGAMMA_TABLE, csr_times, csr_transposed_times, nb_rows
 from unmix.core.likelihoods import log_prob_nonzero
+from unmix.core.team import BatchNorm, Team
 
 BOUNDS = np.log(np.array([1e-6, 1e6, 1e-4, 1e8])).astype(np.float32)
 """Smallest and largest log mean of a cell of median size, and log dispersion."""
@@ -245,6 +246,18 @@ class Network(nn.Module):
         for layer in (self.latent, self.head, *(m for m in self.decoder if isinstance(m, nn.Linear))):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+        normalised = [*self.encoder, *self.decoder, *([self.latent] if design.kind == "ae" else [])]
+        for layer in normalised:
+            if isinstance(
+                layer, nn.Linear
+            ):  # BN takes the bias away: its gradient is rounding, of which Adam makes steps
+                layer.bias.requires_grad_(False)
+
+    def join(self, team: Team) -> None:
+        """Let batch normalisation see the rows of all processes."""
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.team = team
 
     @property
     def device(self) -> torch.device:
@@ -341,7 +354,7 @@ class Network(nn.Module):
 
 
 def _norm(width: int) -> nn.Module:
-    return nn.BatchNorm1d(width, eps=1e-3)
+    return BatchNorm(width, eps=1e-3)
 
 
 def _dense(widths: tuple[int, ...]) -> nn.Sequential:

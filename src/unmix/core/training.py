@@ -19,6 +19,7 @@ from unmix.core.blocks import (
 )
 from unmix.core.cluster import computed
 from unmix.core.networks import Batch
+from unmix.core.team import ALONE, Team
 
 BUFFER_BLOCKS = 8
 """Blocks of rows that are read, and shuffled, together."""
@@ -119,11 +120,12 @@ def split_rows(
     return np.setdiff1d(order, held), np.sort(held)
 
 
-def masked(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
+def masked(batch: Batch, share: float, rng: np.random.Generator, team: Team = ALONE) -> Batch:
     """Hide a random share of the counts from the encoder; the inputs that remain stand for all."""
     if share == 0:
         return batch
-    keep = rng.random(len(batch.inputs), dtype=np.float32) >= share
+    start, n = team.before(len(batch.inputs))
+    keep = rng.random(n, dtype=np.float32)[start : start + len(batch.inputs)] >= share
     return replace(batch, inputs=batch.inputs * (keep * np.float32(1 / (1 - share))))
 
 
@@ -173,7 +175,20 @@ def take_rows(X: Any, wanted: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array(sparse.vstack(parts))
 
 
-def batches(rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Part:
+    """What this process has of a batch."""
+
+    batch: Batch
+    n: int
+    """Rows of the whole batch."""
+    rows: slice
+    """Which of them are here."""
+
+
+def batches(
+    rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: np.random.Generator, team: Team = ALONE
+) -> Iterator[Part]:
     """Walk once over the training rows in random order.
 
     Blocks of consecutive rows are drawn at random, `BUFFER_BLOCKS` at a time, and the rows of each such buffer are
@@ -191,7 +206,10 @@ def batches(rows: Rows, train: np.ndarray, genes: Genes, batch_size: int, rng: n
         at = rng.permutation(at)
         buffer, local = (X, at) if in_memory else _read(X, chosen, at)
         for part in _cut(len(at), batch_size):
-            yield make_batch(buffer[local[part]], rows, at[part], genes)
+            n = part.stop - part.start
+            own = team.part(n)
+            here = slice(part.start + own.start, part.start + own.stop)
+            yield Part(make_batch(buffer[local[here]], rows, at[here], genes), n, own)
 
 
 def _read(X: Any, slices: list[slice], at: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
