@@ -105,5 +105,5 @@ class BatchNorm(nn.BatchNorm1d):
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr,arg-type]
             self.running_var.lerp_(variance * float(n / (n - 1)), self.momentum)  # type: ignore[union-attr,arg-type]
-            self.num_batches_tracked += 1  # type: ignore[operator]
+            self.num_batches_tracked += 1  # type: ignore[operator,assignment]
         return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
