@@ -1,10 +1,12 @@
 """`um.report` at 50,000 spots: size of the file, and how long loading, pointing, colouring and sorting take in Chromium.
 
-Run `python benchmarks/report.py [SPOTS]`; needs Chromium, its driver and `selenium`. Times are medians in milliseconds, as
-the page's own clock tells them: from the event to the frame after the page has answered. WebGL is drawn by software here,
-as on any machine without a graphics card; "without WebGL" is what a browser does that has none.
+Run `python benchmarks/report.py [SPOTS]`; needs Chromium, its driver and `selenium`. Times are medians in milliseconds: by
+the page's own clock, from the event to the frame after the page has answered, and in brackets what all of the browser's
+processes computed meanwhile. "canvas" is what a page does without a graphics card, "webgl" here is WebGL drawn by software,
+which a page chooses only when it is told to.
 """
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -21,6 +24,8 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--window-size=1400,900",
 )  # fmt: skip
+POINTS = 60
+NAMES = ("load", "point", "colour", "sort", "zoom")
 LISTEN = """
 window.took = []; let start = 0;
 document.addEventListener("mousemove", () => { start = performance.now(); }, true);
@@ -54,29 +59,51 @@ def chromium(folder, *flags):
     return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
-def measured(page, *flags):
-    """Return what took how long."""
+def measured(page, flag, mark=""):
+    """Return milliseconds of the clock, and of all the browser's processors, by what was done."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        browser = chromium(folder, *flags)
+        browser = chromium(folder, flag)
         try:
             browser.set_script_timeout(60)
-            loads = [load(browser, page) for _ in range(3)]
-            times = {"load": np.median(loads), "point": pointing(browser)}
-            inputs = browser.execute_script("return document.querySelectorAll('#choices input').length")
-            choices = [f"#choices label:nth-of-type({k + 1}) input" for k in range(min(inputs, 9))]
-            times["colour"] = np.median([browser.execute_async_script(CLICK, choice) for choice in choices])
+            process = psutil.Process(browser.service.process.pid)
+            address = page.as_uri() + mark
+            rows = {"load": timed(process, [lambda: load(browser, address)] * 3)}
+            backend = browser.execute_script("return Bokeh.documents[0].get_model_by_name('map').output_backend")
+            rows["point"] = timed(process, [lambda: pointing(browser)], of=POINTS)
+            inputs = [f"#choices label:nth-of-type({k}) input" for k in range(2, 10)]
             heads = [f"#table thead th:nth-child({k}) button" for k in (2, 3, 4, 1)]
-            times["sort"] = np.median([browser.execute_async_script(CLICK, head) for head in heads])
             zooms = ["#closer", "#closer", "#farther", "#whole"]
-            times["zoom"] = np.median([browser.execute_async_script(CLICK, button) for button in zooms])
+            for name, buttons in (("colour", inputs), ("sort", heads), ("zoom", zooms)):
+                acts = [lambda b=b: browser.execute_async_script(CLICK, b) for b in buttons]
+                rows[name] = timed(process, acts)
         finally:
             browser.quit()
-    return times
+    return backend, rows
 
 
-def load(browser, page):
+def timed(process, acts, of=1):
+    """Return the medians of what the acts return and of the processors' time meanwhile, per one `of` several."""
+    clock, used = [], []
+    for act in acts:
+        before = processors(process)
+        clock.append(act())
+        used.append(1000 * (processors(process) - before) / of)
+    return np.median(clock), np.median(used)
+
+
+def processors(process):
+    """Return the seconds that the browser's processes have computed."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(one.cpu_times()[:2])
+    return total
+
+
+def load(browser, address):
     """Return the milliseconds from the start of loading until the page is ready."""
-    browser.get(page.as_uri())
+    browser.get("about:blank")
+    browser.get(address)
     while not (ready := browser.execute_script("return document.documentElement.dataset.ready")):
         time.sleep(0.05)
     return float(ready)
@@ -91,7 +118,7 @@ def pointing(browser):
     )
     left, top, width, height = browser.execute_script(script)
     browser.execute_script(LISTEN)
-    for x, y in np.random.default_rng(0).uniform(0.25, 0.75, (60, 2)):
+    for x, y in np.random.default_rng(0).uniform(0.25, 0.75, (POINTS, 2)):
         event = {"type": "mouseMoved", "x": left + x * width, "y": top + y * height}
         browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
         time.sleep(0.03)

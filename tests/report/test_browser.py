@@ -78,7 +78,7 @@ def test_pointing_at_a_spot_shows_its_proportions_with_their_errors(opened, spot
         expected = [f"{shown(table.iloc[i, k])} ± {shown(errors[i, k])}" for k in order]
         assert opened.texts("#panel .parts .name") == list(table.columns[order])
         assert opened.texts("#panel .parts .number") == expected
-        assert opened.text("#tip") == f"{spots.obs_names[i]}\n{table.columns[order[0]]} {expected[0]}"
+        assert opened.text("#tip") == f"{spots.obs_names[i]}\n{table.columns[order[0]]}: {expected[0]}"
     opened.point_at(*spots.obsm["spatial"][7])
     opened.until("return document.querySelector('#panel h3').innerText === arguments[0]", spots.obs_names[7])
     assert "not fitted" in opened.text("#panel .parts")

@@ -13,6 +13,8 @@ from unmix._report.content import Curve
 
 DASHES = ("solid", "dashed", "dotdash", "dotted")
 MARKERS = ("circle", "square", "triangle", "diamond")
+MANY = 20_000
+"""Spots beyond which they are drawn as squares, which without WebGL takes half the time."""
 INK = "#33373d"
 FONT = "system-ui, sans-serif"
 EVENTS = {"mousemove", "mouseleave", "tap"}
@@ -34,7 +36,7 @@ def palettes() -> dict[str, list[str]]:
     return {"sequential": list(Viridis256), "diverging": list(interp_palette(blue_red, 255))}
 
 
-def map_figure() -> dict[str, Any]:
+def map_figure(n_obs: int) -> dict[str, Any]:
     """Return an empty map: an image, spots coloured by `value`, and rings around those pointed at and chosen."""
     from bokeh.models import ColumnDataSource, LinearColorMapper
 
@@ -48,12 +50,16 @@ def map_figure() -> dict[str, Any]:
     spots = ColumnDataSource({"x": [], "y": [], "value": []}, name="spots")
     mapper = LinearColorMapper(palette=["#000000"], low=0, high=1, nan_color=MISSING, name="colours")
     colour = {"field": "value", "transform": mapper}
-    plot.circle("x", "y", radius=1, fill_color=colour, line_color=None, source=spots, name="discs")
+    style: dict[str, Any] = {"fill_color": colour, "line_color": None, "source": spots, "name": "discs"}
+    if n_obs > MANY:
+        plot.rect("x", "y", width=1, height=1, **style)
+    else:
+        plot.circle("x", "y", radius=1, **style)
     for name, width in (("pointed", 2), ("chosen", 3)):
         ring = ColumnDataSource({"x": [], "y": []}, name=name)
-        style: dict[str, Any] = {"radius": 1, "fill_color": None, "source": ring, "level": "overlay"}
-        plot.circle("x", "y", line_color="white", line_width=width + 3, name=f"{name} halo", **style)
-        plot.circle("x", "y", line_color="#111111", line_width=width, name=f"{name} ring", **style)
+        around: dict[str, Any] = {"radius": 1, "fill_color": None, "source": ring, "level": "overlay"}
+        plot.circle("x", "y", line_color="white", line_width=width + 3, name=f"{name} halo", **around)
+        plot.circle("x", "y", line_color="#111111", line_width=width, name=f"{name} ring", **around)
     return _item(plot)
 
 
@@ -66,6 +72,7 @@ def bars_figure() -> dict[str, Any]:
         x_range=(0, 1), min_border=8,
     )  # fmt: skip
     plot.ygrid.visible = False
+    plot.xaxis.name = "amounts"
     names = ("y", "left", "right", "colour", "alpha")
     pieces = ColumnDataSource({name: [] for name in names}, name="pieces")
     plot.hbar(
@@ -115,13 +122,14 @@ def _figure(**options: Any) -> Any:
 
     plot: Any = figure(**options)
     plot.toolbar.logo = None
-    plot.background_fill_color = plot.border_fill_color = None
+    plot.background_fill_color = plot.border_fill_color = "#fbfbf9" if options.get("name") == "map" else "#ffffff"
     plot.outline_line_color = None
     plot.grid.grid_line_color = "#e7e6e1"
     plot.subscribed_events = EVENTS
     for axis in plot.axis:
         axis.axis_line_color = axis.major_tick_line_color = "#a9a9a3"
         axis.minor_tick_line_color = None
+        axis.major_tick_in = 0
         axis.major_label_text_color = axis.axis_label_text_color = INK
         axis.major_label_text_font = axis.axis_label_text_font = FONT
         axis.major_label_text_font_size = axis.axis_label_text_font_size = "12px"

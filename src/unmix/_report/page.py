@@ -59,7 +59,7 @@ def payload(
         "extra": packed_columns(extra, adata),
         "palettes": figures.palettes(),
         "missing": MISSING,
-        "map": None if place is None else figures.map_figure(),
+        "map": None if place is None else figures.map_figure(adata.n_obs),
         "bars": figures.bars_figure(),
         "results": [packed_result(result) for result in results],
     }

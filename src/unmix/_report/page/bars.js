@@ -6,7 +6,7 @@ const PALE = "#dcdbd5";
 async function drawBars() {
   state.view = [...(await Bokeh.embed.embed_item(state.page.bars, "canvas"))][0];
   const doc = Bokeh.documents.at(-1);
-  Object.assign(bars, { plot: doc.get_model_by_name("bars"), pieces: doc.get_model_by_name("pieces"), errors: doc.get_model_by_name("errors") });
+  Object.assign(bars, { plot: doc.get_model_by_name("bars"), pieces: doc.get_model_by_name("pieces"), errors: doc.get_model_by_name("errors"), axis: doc.get_model_by_name("amounts") });
   const row = (event) => bars.rows[Math.floor(event.y)] ?? -1; // the first factor lies between 0 and 1
   doc.on_event("mousemove", (_, event) => pointAt(row(event), event));
   doc.on_event("mouseleave", () => pointAt(-1));
@@ -20,32 +20,47 @@ function colourBars(rows) {
   bars.rows = [...rows].reverse(); // the first row of the table stands at the top
   byId("canvas").style.height = `${Math.max(26 * rows.length + 50, 140)}px`;
   bars.plot.y_range.factors = bars.rows.map(factorOf);
-  const { colour, result } = state;
-  const stacked = result.composition && isFirst() && colour.kind !== "column";
+  const stacked = isStacked();
   const pieces = stacked ? stackedPieces() : singlePieces();
   const span = extremes([...pieces.left, ...pieces.right]);
   bars.plot.x_range.setv({ start: Math.min(0, span[0]), end: stacked ? Math.max(1, span[1]) : span[1] * 1.02 || 1 });
+  bars.axis.axis_label = state.colour.kind === "column" ? "" : isFirst() ? state.result.unit : shownQuantity().name;
   bars.pieces.data = pieces;
   bars.errors.data = errorLines();
 }
 
-// Every part of the rows shown, or one of them first and the others pale.
+// Whether the bars are whole compositions.
+const isStacked = () => !state.place && state.result.composition && isFirst() && state.colour.kind !== "column";
+
+// Every part of the rows shown, or one of them first and the others together and pale.
 function stackedPieces() {
   const { colour, result } = state;
   const { table } = shownQuantity();
   const picked = colour.kind === "part" ? colour.index : -1;
-  const order = result.parts.map((_, k) => k).sort((a, b) => (b === picked) - (a === picked) || a - b);
-  const pieces = { y: [], left: [], right: [], colour: [], alpha: [] };
+  const pieces = { y: [], left: [], right: [], colour: [], alpha: [], part: [] };
   for (const i of bars.rows) {
     let end = 0;
-    for (const k of order) {
-      const value = table.at(i, k);
-      if (!(value > 0)) continue;
-      push(pieces, i, end, end + value, picked < 0 || k === picked ? result.colours[k] : PALE);
+    const add = (value, colour, k) => {
+      if (!(value > 0)) return;
+      push(pieces, i, end, end + value, colour);
+      pieces.part.push(k);
       end += value;
+    };
+    if (picked < 0) result.parts.forEach((_, k) => add(table.at(i, k), result.colours[k], k));
+    else {
+      const whole = result.parts.reduce((sum, _, k) => sum + (table.at(i, k) || 0), 0);
+      add(table.at(i, picked), result.colours[picked], picked);
+      add(whole - (table.at(i, picked) || 0), PALE, -1);
     }
   }
   return pieces;
+}
+
+// The part that a place in the bars belongs to, where bars are compositions.
+function partAt(i, x) {
+  const { y, left, right, part } = bars.pieces.data;
+  const at = part ? y.findIndex((name, p) => name === factorOf(i) && left[p] <= x && x < right[p]) : -1;
+  return at < 0 ? -1 : part[at];
 }
 
 function singlePieces() {

@@ -128,6 +128,7 @@ function describe() {
   byId("choices-title").textContent = state.place ? "Colour the tissue by" : "Colour the bars by";
   if (state.place && state.place.basis !== "spatial") byId("choices-title").textContent = `Colour ${state.place.basis} by`;
   byId("image-row").hidden = !state.place?.image;
+  byId("look").hidden = !state.place;
   byId("size-row").hidden = byId("opacity-row").hidden = byId("zooms").hidden = !state.place;
   document.body.classList.toggle("bars", !state.place);
 }

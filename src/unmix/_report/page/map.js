@@ -49,13 +49,18 @@ function shapeCanvas() {
 
 function sizeSpots(factor) {
   map.radius = (factor * state.page.place.diameter) / 2;
-  const names = ["discs", "pointed halo", "pointed ring", "chosen halo", "chosen ring"];
+  const side = { value: 2 * map.radius };
+  if (map.discs.glyph.type === "Rect") map.discs.glyph.setv({ width: side, height: side });
+  else map.discs.glyph.radius = { value: map.radius };
+  const names = ["pointed halo", "pointed ring", "chosen halo", "chosen ring"];
   for (const name of names) map.plot.document.get_model_by_name(name).glyph.radius = { value: map.radius };
 }
 
 function colourMap({ values, low, high, palette }) {
-  map.colours.setv({ palette, low, high });
-  map.spots.data = { ...map.spots.data, value: values };
+  // Places stay as they are: only colours are computed anew, once.
+  map.spots.setv({ data: { ...map.spots.data, value: values } }, { silent: true });
+  map.colours.setv({ palette, low, high }, { silent: true });
+  map.colours.change.emit();
 }
 
 const frame = () => ({ width: Math.max(map.plot.inner_width, 1), height: Math.max(map.plot.inner_height, 1) });

@@ -15,7 +15,7 @@ function drawPanel() {
   for (const k of order) list.append(partRow(i, k, most));
   if (!order.length) list.append(make("li", { class: "hint" }, "not fitted"));
   const zero = result.parts.length - order.length;
-  if (order.length && zero) list.append(make("li", { class: "hint" }, `${zero} others are 0`));
+  if (order.length && zero) list.append(make("li", { class: "hint" }, zero === 1 ? "1 other is 0" : `${zero} others are 0`));
   panel.append(list, diagnostics(i));
 }
 
@@ -58,7 +58,7 @@ function diagnostics(i) {
   const list = make("dl", { class: "pairs" });
   for (const column of state.result.columns) {
     const value = column.value(i);
-    list.append(make("dt", {}, column.name), make("dd", {}, typeof value === "number" ? readable(value) : value ?? "–"));
+    list.append(make("dt", {}, column.name), make("dd", {}, columnText(value)));
   }
   return list;
 }
@@ -68,9 +68,10 @@ function drawTip(i, event) {
   tip.hidden = i < 0 || !event;
   if (tip.hidden) return;
   const { colour, result } = state;
-  const text = colour.kind === "part" ? told(i, colour.index)
-    : colour.kind === "largest" ? (Number.isNaN(result.largest[i]) ? "not fitted" : `${result.parts[result.largest[i]]} ${told(i, result.largest[i])}`)
-    : columnText(result.columns[colour.index].value(i));
+  const under = isStacked() ? partAt(i, event.x) : -1;
+  const part = under >= 0 ? under : colour.kind === "part" ? colour.index : result.largest?.[i];
+  const text = colour.kind === "column" ? `${result.columns[colour.index].name}: ${columnText(result.columns[colour.index].value(i))}`
+    : Number.isNaN(part) ? "not fitted" : `${result.parts[part]}: ${told(i, part)}`;
   tip.replaceChildren(make("b", {}, state.names[i]), make("span", {}, text));
   const width = byId("canvas").clientWidth;
   tip.style.left = `${Math.min(event.sx + 14, Math.max(width - tip.offsetWidth - 4, 0))}px`;
@@ -84,7 +85,13 @@ function drawLegend(shown) {
   legend.replaceChildren(make("p", { class: "legend-title" }, shown.title));
   let missing = 0;
   for (const v of shown.values) if (Number.isNaN(v)) missing++;
-  if (shown.kind === "scale") {
+  if (isStacked()) {
+    const { parts, colours } = state.result;
+    const picked = state.colour.kind === "part" ? state.colour.index : -1;
+    const keys = parts.map((name, k) => (picked < 0 || k === picked ? swatch(colours[k], name) : null)).filter(Boolean);
+    if (picked >= 0) keys.push(swatch(PALE, "all others"));
+    legend.append(make("ul", { class: "keys" }, ...keys));
+  } else if (shown.kind === "scale") {
     const stops = Array.from({ length: 21 }, (_, s) => shown.palette[Math.round((s / 20) * (shown.palette.length - 1))]);
     const middle = (shown.low + shown.high) / 2;
     legend.append(
@@ -108,7 +115,7 @@ function drawChoices() {
   const list = byId("choices");
   const scrolled = list.scrollTop;
   list.replaceChildren();
-  if (result.largest && isFirst()) list.append(choice({ kind: "largest", index: 0 }, `Largest ${result.part}`));
+  if (result.largest && isFirst()) list.append(choice({ kind: "largest", index: 0 }, state.place ? `Largest ${result.part}` : `All ${result.part}s`));
   result.parts.forEach((name, k) => list.append(choice({ kind: "part", index: k }, name)));
   if (result.columns.length) list.append(make("p", { class: "group" }, "Of every observation"));
   result.columns.forEach((column, k) => list.append(choice({ kind: "column", index: k }, column.name)));

@@ -31,7 +31,7 @@ async function drawTables() {
     const box = make("details", { open: opened }, make("summary", {}, make("h3", {}, title)), make("p", { class: "hint" }, note), body);
     target.append(box);
     const table = new PagedTable(body, {
-      columns: unpacked, n, size: 10, label: title,
+      columns: unpacked, n, size: n <= 30 ? 30 : 10, label: title,
       actions: [["Save as CSV", () => table.saveCsv(`${state.result.key}_${title}.csv`)]],
     });
   }

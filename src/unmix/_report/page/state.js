@@ -55,13 +55,14 @@ const isFirst = () => state.quantity === 0;
 // The values that the tissue is coloured by: numbers on a scale, or codes of categories.
 function colouring() {
   const { result, colour } = state;
-  if (colour.kind === "largest") return categories(result.largest, result.parts, result.colours, `Largest ${result.part}`);
+  if (colour.kind === "largest") return categories(result.largest, result.parts, result.colours, state.place ? `Largest ${result.part}` : `All ${result.part}s: ${result.unit}`);
   if (colour.kind === "column") return columnColouring(result.columns[colour.index]);
   const { name, table } = shownQuantity();
   const values = table.column(colour.index);
   const all = state.shared ? Array.from({ length: table.columns }, (_, k) => extremes(table.column(k))) : [extremes(values)];
   const low = Math.min(...all.map((e) => e[0])), high = Math.max(...all.map((e) => e[1]));
-  const title = `${result.parts[colour.index]}: ${isFirst() ? result.unit : name}`;
+  const what = isFirst() ? result.unit : name;
+  const title = result.parts[colour.index].startsWith(what) ? result.parts[colour.index] : `${result.parts[colour.index]}: ${what}`;
   if (result.signed && isFirst()) {
     const most = Math.max(-low, high) || 1;
     return { kind: "scale", values, low: -most, high: most, palette: state.page.palettes.diverging, title };
@@ -87,8 +88,8 @@ function categories(values, names, colours, title) {
 function told(i, k) {
   const { result } = state;
   const value = readable(shownQuantity().table.at(i, k));
-  if (!result.errors || !isFirst() || value === "–") return value;
-  return `${value} ± ${readable(result.errors.at(i, k))}`;
+  const error = result.errors && isFirst() ? result.errors.at(i, k) : NaN;
+  return value === "–" || Number.isNaN(error) || (value === "0" && error === 0) ? value : `${value} ± ${readable(error)}`;
 }
 
 function summary(i) {
