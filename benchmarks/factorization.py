@@ -51,6 +51,7 @@ def lognormal(X):
     total = np.maximum(np.asarray(X.sum(axis=1)).ravel(), 1)
     X = sparse.csr_matrix(sparse.diags((np.median(total) / total).astype(np.float32)) @ X)
     X.data = np.log1p(X.data)
+    X.sort_indices()
     return X
 
 

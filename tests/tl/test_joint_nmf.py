@@ -55,6 +55,10 @@ def test_refusals():
         um.tl.joint_nmf(np.ones((3, 2)), 2)
     with pytest.raises(ValueError, match="`batch_key` must name"):
         um.tl.joint_nmf(data["rna"], 2)
+    with pytest.raises(TypeError, match="batches and modalities cannot be combined"):
+        um.tl.joint_nmf(data, 2, batch_key="donor")
+    with pytest.raises(ValueError, match="batches are fitted by squared error"):
+        um.tl.joint_nmf(data["rna"], 2, batch_key="donor", loss="kl")
     with pytest.raises(ValueError, match="each of"):
         um.tl.joint_nmf(data, 2, weights={"rna": 1.0})
     with pytest.raises(ValueError, match="weight >= 0"):

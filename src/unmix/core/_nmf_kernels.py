@@ -17,6 +17,8 @@ from scipy import sparse
 
 LANES = 8
 WIDE = 16
+CHAINS = 4
+"""Sums that run side by side, so that an addition need not wait for the one before."""
 TILE = 128
 CACHE_LINE = 64
 _INT = ir.IntType(64)
@@ -100,14 +102,27 @@ def _make_gather(width: int) -> Any:
             vector = ir.VectorType(context.get_value_type(sig.args[4].dtype), width)
             align = sig.args[4].dtype.bitwidth // 8
             stride = builder.extract_value(h.shape, 1)
-            total = cgutils.alloca_once(builder, vector)
-            builder.store(ir.Constant(vector, [0.0] * width), total)
-            with cgutils.for_range_slice(builder, first, last, ir.Constant(_INT, 1), _INT) as (p, _):
+            totals = [cgutils.alloca_once(builder, vector) for _ in range(CHAINS)]
+            for total in totals:
+                builder.store(ir.Constant(vector, [0.0] * width), total)
+
+            def add(p: Any, total: Any) -> None:
                 row = builder.add(builder.mul(_column(builder, j, p), stride), c)
                 hv = _load(builder, _vector_at(builder, h, row, vector), align)
                 xv = _splat(builder, builder.load(builder.gep(x.data, [p])), vector)
                 builder.store(_fma(builder, xv, hv, builder.load(total)), total)
-            _store(builder, builder.load(total), _vector_at(builder, o, offset, vector), align)
+
+            one, chains = ir.Constant(_INT, 1), ir.Constant(_INT, CHAINS)
+            whole = builder.sub(last, builder.srem(builder.sub(last, first), chains))
+            with cgutils.for_range_slice(builder, first, whole, chains, _INT) as (p, _):
+                for i, total in enumerate(totals):
+                    add(builder.add(p, ir.Constant(_INT, i)), total)
+            with cgutils.for_range_slice(builder, whole, last, one, _INT) as (p, _):
+                add(p, totals[0])
+            sums = [builder.load(total) for total in totals]
+            while len(sums) > 1:
+                sums = [builder.fadd(a, b, flags=("fast",)) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+            _store(builder, sums[0], _vector_at(builder, o, offset, vector), align)
             return context.get_dummy_value()
 
         return signature, emit
@@ -137,6 +152,36 @@ def _make_scatter(width: int) -> Any:
         return signature, emit
 
     return scatter
+
+
+@intrinsic
+def _residual(typing, B, W, G, c, r, g):  # type: ignore[no-untyped-def]
+    """g[r : r + n] = B[c, r : r + n] - sum_i G[c, i] * W[i, r : r + n] for n = CHAINS * WIDE rows, kept in registers."""
+    signature = types.void(B, W, G, c, r, g)
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        b, w, gram, c, r, out = _open(context, builder, sig, args)
+        vector = ir.VectorType(context.get_value_type(sig.args[0].dtype), WIDE)
+        align = sig.args[0].dtype.bitwidth // 8
+        k, rows = builder.extract_value(w.shape, 0), builder.extract_value(w.shape, 1)
+
+        def at(array: Any, i: Any, chain: int) -> Any:
+            place = builder.add(builder.add(builder.mul(i, rows), r), ir.Constant(_INT, chain * WIDE))
+            return _vector_at(builder, array, place, vector)
+
+        totals = [cgutils.alloca_once(builder, vector) for _ in range(CHAINS)]
+        for chain, total in enumerate(totals):
+            builder.store(_load(builder, at(b, c, chain), align), total)
+        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), k, ir.Constant(_INT, 1), _INT) as (i, _):
+            weight = builder.load(builder.gep(gram.data, [builder.add(builder.mul(c, k), i)]))
+            minus = _splat(builder, builder.fneg(weight), vector)
+            for chain, total in enumerate(totals):
+                builder.store(_fma(builder, minus, _load(builder, at(w, i, chain), align), builder.load(total)), total)
+        for chain, total in enumerate(totals):
+            _store(builder, builder.load(total), at(out, ir.Constant(_INT, 0), chain), align)
+        return context.get_dummy_value()
+
+    return signature, emit
 
 
 @intrinsic
@@ -226,12 +271,8 @@ def _sweep_tile(B, W, G, own, scale, sweeps, g):  # type: ignore[no-untyped-def]
         for c in range(G.shape[0]):
             if G[c, c] + scale[c] <= 0:
                 continue
-            g[:] = B[c]
-            for i in range(0, G.shape[0], 4):
-                g0, g1, g2, g3 = G[c, i], G[c, i + 1], G[c, i + 2], G[c, i + 3]
-                w0, w1, w2, w3 = W[i], W[i + 1], W[i + 2], W[i + 3]
-                for r in range(TILE):
-                    g[r] -= g0 * w0[r] + g1 * w1[r] + g2 * w2[r] + g3 * w3[r]
+            for r in range(0, TILE, CHAINS * WIDE):
+                _residual(B, W, G, np.int64(c), np.int64(r), g)
             _step(W[c], g, G[c, c], own, scale[c])
 
 

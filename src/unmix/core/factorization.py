@@ -14,6 +14,7 @@ from scipy import sparse
 
 from unmix.core._nmf_kernels import ahead, hals, padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_reduce_rows, map_rows, reduce_rows
+from unmix.core.momentum import Momentum
 from unmix.core.simplex import nnls
 from unmix.core.starts import Start, named_start, nndsvd_start, random_start, sample_start
 from unmix.core.svd import check_components
@@ -178,7 +179,7 @@ def _frobenius_pass(
     B = times(block, Ht)
     new = hals(B - Ht.dtype.type(l1) if l1 else B, W, G, FEW_SWEEPS)
     Y = ahead(new, last, beta)
-    square = _inner(new @ padded(padded(G, new.dtype).T, new.dtype), new) - 2 * _inner(B, new)
+    square = _inner(new @ padded(padded(G, new.dtype).T, new.dtype) - 2 * B, new)
     return new, (_double(transpose_times(block, Y)), _double(Y.T @ Y), square, float(new.sum()))
 
 
@@ -199,27 +200,11 @@ def _ridged(G: np.ndarray, k: int, l2: float) -> np.ndarray:
     return G[:k, :k] + l2 * np.eye(k)
 
 
-@dataclass
-class _Momentum:
-    """The weight of the extrapolation: grows slowly, shrinks at every failure."""
-
-    beta: float = 0.5
-    bound: float = 1.0
-
-    def grow(self) -> None:
-        self.beta = min(self.bound, 1.05 * self.beta)
-        self.bound = min(1.0, 1.01 * self.bound)
-
-    def shrink(self) -> None:
-        self.bound = self.beta
-        self.beta /= 1.5
-
-
 def _descend(
     X: Any, W: np.ndarray, Ht: np.ndarray, k: int, moments: Moments, penalty: Penalty, walk: Walk
 ) -> Factorization:
     """Alternate between W and H, continuing each step; what raises the loss is undone and followed by a plain step."""
-    momentum, moving = _Momentum(), False
+    momentum, moving = Momentum(), False
     last_W, last_H, best, kept = W, Ht, np.inf, (W, Ht)
     losses: list[float] = []
     while len(losses) < walk.max_iter and not settled(losses, walk.tol):

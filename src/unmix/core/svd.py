@@ -134,8 +134,9 @@ def _projected_gram(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray
 def _orthonormal_to(K: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Return an orthonormal basis of what K adds to `basis`; no column where it adds nothing."""
     rest = K - basis @ (basis.T @ K)
-    vectors, sizes, _ = np.linalg.svd(rest, full_matrices=False)
-    vectors = vectors[:, sizes > 1e-10 * np.linalg.norm(K)]
+    Q, R = np.linalg.qr(rest)
+    turn, sizes, _ = np.linalg.svd(R)
+    vectors = Q @ turn[:, sizes > 1e-10 * np.linalg.norm(K)]
     return np.linalg.qr(vectors - basis @ (basis.T @ vectors))[0]
 
 

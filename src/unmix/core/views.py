@@ -16,7 +16,8 @@ from scipy import sparse
 from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
 from unmix.core._nmf_kernels import hals, padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
-from unmix.core.factorization import SWEEPS, Walk, _Momentum, settled, usages
+from unmix.core.factorization import SWEEPS, Walk, settled, usages
+from unmix.core.momentum import Momentum
 from unmix.core.regression import fit_poisson
 from unmix.core.simplex import nnls
 
@@ -130,7 +131,7 @@ def _descend(
 ) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
     """Alternate between W and H, continuing each step; where the loss rises the step is undone. Keep the best pair."""
     last, ahead, previous, best, kept = (W, Ht), (W, Ht), np.inf, np.inf, (W, Ht)
-    momentum = _Momentum()
+    momentum = Momentum()
     trace: list[float] = []
     while len(trace) < walk.max_iter and not settled(trace, walk.tol):
         new = _improve_usages(views, ahead[1], patterns, ahead[0], k, walk)

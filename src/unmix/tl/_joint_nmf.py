@@ -37,7 +37,8 @@ def joint_nmf(
 
     Modalities: X_m ~ W H_m with one W and a loss for each; a cell that lacks a modality is fitted to the others.
     Batches: X_b ~ W_b (H + V_b), where `specificity` is the price of the batch's own part V_b (integrative NMF). Give
-    non-negative data of comparable depth, such as log-normalised counts, or counts with `loss="kl"`.
+    non-negative data of comparable depth, such as log-normalised counts, or, for modalities, counts with `loss="kl"`.
+    Batches are fitted by squared error, and cannot be combined with modalities.
 
     Parameters
     ----------
@@ -141,9 +142,20 @@ def joint_nmf(
     if batch_key is None:
         refuse("need `batch_key`", batches)
         return fit_views(data, n_components, loss=loss, weights=weights, **common)
+    if not isinstance(data, AnnData):
+        msg = (
+            f"`batch_key` needs one AnnData, got {type(data).__name__}: batches and modalities cannot be combined. Fit the "
+            "modalities without `batch_key`, or each modality with it."
+        )
+        raise TypeError(msg)
+    if loss != "frobenius":
+        msg = (
+            f"batches are fitted by squared error, `loss` is for modalities; got {loss!r}. Log-normalise counts first."
+        )
+        raise ValueError(msg)
     refuse(
         "are for modalities, not for batches",
-        {"loss": loss != "frobenius", "weights": weights != "balanced", "layer": isinstance(layer, Mapping)},
+        {"weights": weights != "balanced", "layer": isinstance(layer, Mapping)},
     )
     batches |= {"batch_key": batch_key, "specificity": specificity, "scale": scale}
     return fit_batches(data, n_components, **batches, **common)
