@@ -205,14 +205,15 @@ def planted(options: argparse.Namespace) -> None:
     found = project(fit(rows, Design(options.genes), Options()), rows, score_genes=True).inflation
     mean = np.asarray(data.train.mean(0)).ravel()
     print("zero-inflation score, dropout in half of the genes (AUC, called at score > 0 among inflated and others):")
-    for least in (0.0, 0.1, 0.3, 0.5, 1.0):
-        of = mean > least
+    groups = {f"power at least {least}": found.power >= least for least in (0.0, 0.5, 0.8, 0.95)}
+    groups |= {f"mean above {least}": mean > least for least in (0.1, 0.3, 0.5, 1.0)}
+    for name, of in groups.items():
         score, inflated = found.score[of], data.inflated[of]
         rank = stats.rankdata(score)
         n1, n0 = inflated.sum(), (~inflated).sum()
         auc = (rank[inflated].sum() - n1 * (n1 + 1) / 2) / n1 / n0
         called = (score > 0)[inflated].mean(), (score > 0)[~inflated].mean()
-        print(f"  genes with mean above {least:<4} {of.sum():6}{auc:9.3f}{called[0]:9.3f}{called[1]:9.3f}")
+        print(f"  genes, {name:<22}{of.sum():6}{auc:9.3f}{called[0]:9.3f}{called[1]:9.3f}")
 
 
 def disk(options: argparse.Namespace) -> None:

@@ -134,7 +134,14 @@ TOOLS = {
         um.tl.autoencoder,
         counts,
         lambda: {"n_latent": 3, "likelihood": "nb", "max_epochs": 1},
-        {"obsm['X_ae']", "obs['ae_nll']", "var['ae_dispersion']", "var['ae_zero_inflation']", "uns['ae']"},
+        {
+            "obsm['X_ae']",
+            "obs['ae_nll']",
+            "var['ae_dispersion']",
+            "var['ae_zero_inflation']",
+            "var['ae_zero_inflation_power']",
+            "uns['ae']",
+        },
     ),
     "zinb_ae": Case(
         um.tl.zinb_ae,
@@ -145,6 +152,7 @@ TOOLS = {
             "obs['zinb_ae_nll']",
             "var['zinb_ae_dropout']",
             "var['zinb_ae_zero_inflation']",
+            "var['zinb_ae_zero_inflation_power']",
             "uns['zinb_ae']",
         },
     ),

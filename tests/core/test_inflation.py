@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from unmix.core.inflation import Table, empty_table, tabulate, zero_inflation
+from unmix.core.inflation import (
+    _FROM,
+    _WIDE,
+    REFERENCE,
+    Table,
+    _expect,
+    empty_table,
+    tabulate,
+    zero_inflation,
+)
 
 
 def planted(n, means, theta, dropout, seed=0):
@@ -70,6 +79,44 @@ def test_half_of_the_genes_are_told_from_the_others():
     assert np.mean(found.score[~inflated] > 0) < 0.02  # the BIC is conservative
     expressed = inflated & (x.mean(0) > 1)
     assert np.median(abs(found.dropout[expressed] - 0.3)) < 0.05
+
+
+def test_power_is_how_often_dropout_is_found_and_shrinks_with_the_mean():
+    rng = np.random.default_rng(3)
+    means, theta = rng.lognormal(-1, 1.3, 400), rng.lognormal(0.7, 0.6, 400)
+    for n, dropout in ((1000, 0.3), (4000, 0.3), (4000, 0.0)):
+        log_mean, x = planted(n, means, theta, dropout, seed=5)
+        centre = np.log(np.exp(log_mean).mean(0))
+        found = zero_inflation(table_of(log_mean, x, centre), centre, np.zeros(400))
+        called, rare, able = found.score > 0, found.power < 0.1, found.power > 0.95
+        assert min(rare.sum(), able.sum()) > 40
+        if dropout:
+            middle = (found.power > 0.2) & (found.power < 0.8)
+            assert called[rare].mean() < 0.1
+            assert called[middle].mean() == pytest.approx(found.power[middle].mean(), abs=0.2)
+            assert called[able].mean() > 0.9
+        else:
+            assert called[able].mean() < 0.02
+        assert stats.spearmanr(found.power, x.mean(0))[0] > 0.7
+
+
+def test_expected_counts_are_those_of_the_distribution():
+    mean, theta, cells, above = 4.0, 1.5, np.zeros(3), np.zeros(len(_FROM))
+    _expect(mean, theta, 10.0, _FROM, _WIDE, cells, above)
+    law, kept = stats.nbinom(theta, theta / (theta + mean)), 10 * (1 - REFERENCE)
+    np.testing.assert_allclose(cells, [10 - kept * law.sf(0), kept * law.sf(0), kept * mean])
+    np.testing.assert_allclose(above[:32], kept * law.sf(np.arange(32)), rtol=1e-8)
+    np.testing.assert_allclose(above.sum(), kept * mean, rtol=1e-8)
+
+
+def test_power_survives_means_beyond_every_count_and_dispersions_at_the_bounds():
+    log_mean = np.full((500, 3), np.log([1e5, 2.0, 2.0]))
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.poisson(1e5, 500), rng.poisson(2.0, 500), rng.poisson(rng.gamma(1e-3, 2e3, 500))].astype(float)
+    found = zero_inflation(table_of(log_mean, x, log_mean[0]), log_mean[0], np.zeros(3))
+    assert np.all((found.power >= 0) & (found.power <= 1))
+    assert found.power[0] > 0.99
+    assert found.power[1] > found.power[2]
 
 
 def test_genes_without_counts_are_nan_and_all_counts_above_zero_are_not_inflated():

@@ -29,6 +29,7 @@ NLL = "_nll"
 DENOISED = "_denoised"
 DROPOUT = "_dropout"
 ZERO_INFLATION = "_zero_inflation"
+POWER = "_zero_inflation_power"
 SAMPLES = "_samples"
 COMPLETED = "_completed"
 

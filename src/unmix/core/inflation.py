@@ -9,12 +9,20 @@ small: for intervals of :math:`a`, how many zeros and counts lie in it and what 
 each :math:`k`, since :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) = \sum_{k < x} \log(k + \theta)`. The dispersion is
 free in both models, so that zeros which only speak of variance do not count as inflation (Ridout, Hinde, Demetrio 2001,
 Biometrics 57, 219).
+
+Where a gene is rare, its zeros are expected with or without dropout, and no score can tell. How much the data can tell is
+known beforehand: the table that the gene's means, dispersion and a dropout of `REFERENCE` make on average is given to the
+same two fits, and their difference is the expected gain E. Twice the gain observed is then about a non-central chi-square
+of noncentrality 2 E, so that the BIC asks for zero inflation with probability
+
+.. math:: \Phi(\sqrt{2 E} - \sqrt{\log n}).
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 
 from unmix.core._zinb_kernels import compiled
 
@@ -27,6 +35,10 @@ _START = np.array([-2.0, 0.0, 0.0])
 _LOW, _HIGH = np.array([-15.0, -9.0, -10.0]), np.array([12.0, 18.0, 10.0])
 """Bounds of the logit of dropout, the log dispersion and the log scale."""
 N_NEWTON = 30
+REFERENCE = 0.3
+"""The dropout whose discovery the power is about."""
+_LARGEST_MEAN, _LARGEST_COUNT, _SMALLEST_LOG_ZERO = 1e3, 20_000, 600.0
+"""Means are taken for these at most where the power is computed: so high, every zero is a dropout."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Inflation:
     dropout: np.ndarray
     """Probability of dropout that maximises the likelihood."""
     log_dispersion: np.ndarray
+    power: np.ndarray
+    """Probability that the score of a gene of these means and this dispersion is above 0 if it drops out in 3 of 10 cells."""
 
 
 def empty_table(n_genes: int) -> Table:
@@ -128,15 +142,18 @@ def zero_inflation(table: Table, centre: np.ndarray, log_dispersion: np.ndarray)
     >>> indptr, (rows, genes) = np.r_[0, np.cumsum((x > 0).sum(1))], x.nonzero()
     >>> tabulate(np.full(x.shape, np.log(3.0)), centre, indptr, genes, x[rows, genes], table)
     >>> found = zero_inflation(table, centre, np.zeros(2))
-    >>> found.score > 0, found.dropout.round(1)
-    (array([False,  True]), array([0. , 0.3]))
+    >>> found.score > 0, found.dropout.round(1), found.power.round(2)
+    (array([False,  True]), array([0. , 0.3]), array([1., 1.]))
     """
     silent = table.cells[:, :, 1].sum(1) == 0
     n = max(float(table.cells[0, :, :2].sum()), 1.0)
     offsets = (np.arange(BINS) - BINS // 2 + 0.5) * WIDTH + centre[:, None]
     gain, best = _fit_genes(table.cells, table.above, offsets, log_dispersion.astype(float))
     dropout = 1 / (1 + np.exp(-best[:, 0]))
-    parts = (gain - 0.5 * math.log(n), dropout, best[:, 1])
+    rows, log_means = table.cells[:, :, :2].sum(axis=2), offsets + (best[:, 2] + np.log1p(-dropout))[:, None]
+    expected = _expected_gains(rows, log_means, best[:, 1], _FROM, _WIDE)
+    power = ndtr(np.sqrt(2 * expected) - math.sqrt(math.log(n)))
+    parts = (gain - 0.5 * math.log(n), dropout, best[:, 1], power)
     return Inflation(*(np.where(silent, np.nan, v) for v in parts))
 
 
@@ -157,6 +174,52 @@ def _fit_genes(
         gain[j] = max(_newton(p, 0, cells[j], above[j], offsets[j]) - without, 0.0)
         best[j] = p
     return gain, best
+
+
+@compiled()
+def _expected_gains(
+    rows: np.ndarray, log_means: np.ndarray, log_dispersion: np.ndarray, steps: np.ndarray, wide: np.ndarray
+) -> np.ndarray:
+    """Return what inflation gains on average, were the genes to drop out.
+
+    Numbers of cells and log means, dropout included, are by gene and interval; the means stay what they are.
+    """
+    gains, gradient, p = np.zeros(len(rows)), np.zeros(3), np.zeros(3)
+    for j in range(len(rows)):
+        theta = math.exp(log_dispersion[j])
+        cells, above, at = np.zeros((BINS, 3)), np.zeros(len(steps)), np.zeros(BINS)
+        most = min(_LARGEST_MEAN, theta * math.expm1(min(_SMALLEST_LOG_ZERO / theta, 50.0)))
+        for b in range(BINS):
+            mean = min(math.exp(log_means[j, b]) / (1.0 - REFERENCE), most)
+            at[b] = math.log(mean)
+            _expect(mean, theta, rows[j, b], steps, wide, cells[b], above)
+        p[0], p[1], p[2] = math.log(REFERENCE / (1.0 - REFERENCE)), log_dispersion[j], 0.0
+        inflated = _log_likelihood(p, 0, cells, above, at, gradient)
+        p[2] = math.log(1.0 - REFERENCE)
+        gains[j] = max(inflated - _newton(p, 1, cells, above, at), 0.0)
+    return gains
+
+
+@compiled()
+def _expect(
+    mean: float, theta: float, n: float, steps: np.ndarray, wide: np.ndarray, cells: np.ndarray, above: np.ndarray
+) -> None:
+    """Add to a table what n cells of this mean are expected to show where dropout has the probability `REFERENCE`."""
+    if n == 0:
+        return
+    kept = n * (1.0 - REFERENCE)
+    share = mean / (mean + theta)
+    p = math.exp(-theta * math.log1p(mean / theta))
+    cells[0], cells[1], cells[2] = n - kept * (1.0 - p), kept * (1.0 - p), kept * mean
+    tail, step = 1.0 - p, 0
+    for k in range(_LARGEST_COUNT):
+        while step + 1 < len(steps) and steps[step + 1] <= k:
+            step += 1
+        above[step] += kept * tail
+        p *= share * (theta + k) / (k + 1.0)
+        tail -= p
+        if tail < 1e-12:
+            break
 
 
 @compiled()

@@ -124,6 +124,9 @@ def autoencoder(
     `var[key_added + "_zero_inflation"]` : float
         With NB and ZINB: gain in log-likelihood, in nats over up to 20,000 cells, by letting the gene's counts drop out
         with one probability, at a dispersion of its own in both cases, less log(n) / 2; above 0 the BIC asks for it.
+    `var[key_added + "_zero_inflation_power"]` : float
+        Probability that the score is above 0 if a gene of this mean and dispersion drops out in 3 of 10 cells: whether
+        the data can tell. Where it is small, a score below 0 says nothing.
     `obs[key_added + "_nll"]` : float
         Negative log-likelihood of the cell, in nats.
     `layers[key_added + "_denoised"]` : float32

@@ -167,6 +167,7 @@ def slots_of(
         slots.var[key + keys.DROPOUT] = np.where(silent, np.nan, found.dropout)
     if found.inflation is not None:
         slots.var[key + keys.ZERO_INFLATION] = found.inflation.score
+        slots.var[key + keys.POWER] = found.inflation.power
     return slots
 
 

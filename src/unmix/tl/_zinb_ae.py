@@ -93,6 +93,8 @@ def zinb_ae(
         Negative log-likelihood of the cell, in nats.
     `var[key_added + "_dropout"]`, `var[key_added + "_zero_inflation"]` : float
         Mean probability of dropout; whether the gene needs zero inflation.
+    `var[key_added + "_zero_inflation_power"]` : float
+        Whether the data can tell.
     `var[key_added + "_dispersion"]` : float
         With `dispersion="gene"`.
     `layers[key_added + "_denoised"]` : float32
