@@ -192,8 +192,6 @@ def test_alignment_and_online_passes():
     assert (aligned[1::2] != plain[1::2]).any()
     with pytest.raises(ValueError, match="`online` must be"):
         um.tl.joint_nmf(adata, 3, batch_key="batch", online=-1)
-    with pytest.raises(ValueError, match="`loss` are for modalities"):
-        um.tl.joint_nmf(adata, 3, batch_key="batch", loss="kl")
 
 
 @pytest.mark.realdata
