@@ -272,7 +272,7 @@ def _sweep_tile(B, W, G, own, scale, sweeps, g):  # type: ignore[no-untyped-def]
             if G[c, c] + scale[c] <= 0:
                 continue
             for r in range(0, TILE, CHAINS * WIDE):
-                _residual(B, W, G, np.int64(c), np.int64(r), g)
+                _residual(B, W, G, np.int64(c), np.int64(r), g)  # type: ignore[call-arg]
             _step(W[c], g, G[c, c], own, scale[c])
 
 
