@@ -116,6 +116,9 @@ def test_every_kind_of_result(spots):
     signed = spots[spots.obs["deconvolve_status"] == "ok"].copy()
     um.tl.factorize(signed, 2, method="svd")
     assert "svd_dominant" not in um.get.as_anndata(signed, key="svd").obs
+    mapped = signed[:5].copy()
+    um.tl.transform(mapped, signed, key="svd", key_added="mapped")
+    assert um.get.as_anndata(mapped, key="mapped").shape == (5, 2)
     with pytest.raises(KeyError, match="no result of"):
         um.get.as_anndata(spots, key="nothing")
 

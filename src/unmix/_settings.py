@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -96,5 +97,10 @@ def progress(items: Iterable[T], *, total: int | None = None, desc: str = "") ->
         return items
     from tqdm import tqdm
 
-    disable = None if settings.progress is None else False
+    disable = None if settings.progress is None and not _in_notebook() else False
     return tqdm(items, total=total, desc=desc, delay=settings.progress_delay, disable=disable, leave=False)
+
+
+def _in_notebook() -> bool:
+    """Say whether standard error is a notebook's, which is read by somebody although it is no terminal."""
+    return type(sys.stderr).__module__.startswith("ipykernel")

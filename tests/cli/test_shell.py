@@ -1,5 +1,6 @@
 """How the shell speaks, and how it ends; commands that apply what was fitted."""
 
+import io
 import os
 import subprocess
 import sys
@@ -104,16 +105,15 @@ def test_a_terminal_is_told_what_goes_on_and_a_pipe_is_not(folder, tmp_path):
     assert piped.stdout.startswith(b"wrote")
 
 
-def test_the_progress_bar_is_for_terminals(monkeypatch):
+def test_the_progress_bar_is_for_terminals_and_notebooks(monkeypatch):
     monkeypatch.setattr(um.settings, "progress_delay", 0.0)
     assert said_by_progress(monkeypatch, terminal=True).count("%") > 0
     assert said_by_progress(monkeypatch, terminal=False) == ""
+    assert said_by_progress(monkeypatch, terminal=False, module="ipykernel.iostream").count("%") > 0
 
 
-def said_by_progress(monkeypatch, *, terminal):
-    import io
-
-    stream = io.StringIO()
+def said_by_progress(monkeypatch, *, terminal, module="io"):
+    stream = type("Stream", (io.StringIO,), {"__module__": module})()
     stream.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(progress(range(3), total=3, desc="x")) == [0, 1, 2]

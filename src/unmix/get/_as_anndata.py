@@ -77,7 +77,7 @@ def as_anndata(adata: "AnnData", *, key: str = "deconvolve", dropna: bool = Fals
 
 def _table(adata: "AnnData", key: str) -> pd.DataFrame:
     """Return what the tool found for every row, under names that are unique."""
-    entry = stored_entry(adata, key, "deconvolve", ARCHETYPES, *FACTORS, *NETWORKS)
+    entry = stored_entry(adata, key, "deconvolve", ARCHETYPES, *FACTORS, *NETWORKS, "transform")
     tool = entry["params"]["tool"]
     if tool == "deconvolve":
         return proportions(adata, key=key)
