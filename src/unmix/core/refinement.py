@@ -1,21 +1,19 @@
-"""Gene sets against archetypes: sets gain and lose genes, and shares of types follow from the sets' expression.
+"""Gene sets against archetypes: sets gain and lose genes, and their activities give first estimates of types' shares.
 
 Symbols: sets (genes x T, non-negative weights), effects and other statistics genes x K.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from scipy import sparse
 
-from unmix.core.blocks import map_rows
 from unmix.core.markers import Markers
-from unmix.core.regression import fit_poisson
-from unmix.core.scaled import cross_product
 from unmix.core.simplex import nnls
 
-EVENNESS = 0.005
-RIDGE = 1e-9
+EVENNESS = 0.05
+LOWEST_SHARE = 0.1
+N_HALVINGS = 5
 
 
 @dataclass(frozen=True)
@@ -62,23 +60,36 @@ def _new_markers(markers: Markers, k: int, taken: np.ndarray, limits: Thresholds
     return genes[np.argsort(-markers.score[genes, k], kind="stable")[: limits.max_added]]
 
 
-def set_activities(Y: Any, sets: np.ndarray, member: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
+def set_activities(Y: sparse.csr_array, sets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the activity of every set in every row of linear expression: 0 at its background.
 
     What lies above the background is 1 on average. Genes are divided by the root of their mean, which makes Poisson
-    noise equal, and those of several sets count less by the square of their number. The background of a set is its
-    lowest mean among communities (`member`, n_obs x K): where another archetype rules, the type is least there.
+    noise equal, and those of several sets count less by the square of their number. The background of a set is what half
+    of its genes show in the tenth of the rows where the other half is lowest, so that no row is chosen by its own noise.
     Activities below it stay negative: cut at zero, the noise of absent types would add up to a share.
     """
-    mean = cross_product(Y, np.full((Y.shape[0], 1), 1.0 / Y.shape[0]), n_jobs=n_jobs).ravel()
+    mean = np.asarray(Y.mean(axis=0)).ravel()
     shared = np.maximum((sets > 0).sum(axis=1), 1)
-    weight = np.divide(1.0, np.sqrt(mean) * shared**2, out=np.zeros_like(mean), where=mean > 0)
-    raw = map_rows(lambda y: np.asarray(y @ (sets * weight[:, None])), Y, n_jobs=n_jobs)
-    filled = member[:, member.any(axis=0)]
-    levels = (filled.T @ raw) / np.maximum(filled.sum(axis=0), 1)[:, None]
-    raised = raw - (levels.min(axis=0) if len(levels) > 1 else raw.min(axis=0))
+    weight = sets * np.divide(1.0, np.sqrt(mean) * shared**2, out=np.zeros_like(mean), where=mean > 0)[:, None]
+    raised = np.asarray(Y @ weight) - _background(Y, weight, rng)
     average = np.maximum(raised, 0.0).mean(axis=0)
     return np.divide(raised, average, out=np.zeros_like(raised), where=average > 0)
+
+
+def _background(Y: sparse.csr_array, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the level of every set where it is lowest, chosen by one half of its genes and measured by the other."""
+    lowest = max(int(LOWEST_SHARE * Y.shape[0]), 1)
+    levels = np.zeros(weight.shape[1])
+    for _ in range(N_HALVINGS):
+        half = np.zeros(weight.shape, dtype=bool)
+        for t in range(weight.shape[1]):
+            genes = rng.permutation(np.flatnonzero(weight[:, t]))
+            half[genes[: (len(genes) + 1) // 2], t] = True
+        halves = [np.asarray(Y @ np.where(part, weight, 0.0)) for part in (half, ~half)]
+        for chooser, measured in (halves, halves[::-1]):
+            rows = np.argsort(chooser, axis=0, kind="stable")[:lowest]
+            levels += np.take_along_axis(measured, rows, axis=0).mean(axis=0)
+    return levels / N_HALVINGS
 
 
 def scale_activities(activities: np.ndarray) -> np.ndarray:
@@ -99,18 +110,3 @@ def scale_activities(activities: np.ndarray) -> np.ndarray:
     ridge = EVENNESS * n
     gram = activities.T @ activities + ridge * np.eye(T)
     return activities * nnls(gram, (activities.sum(axis=0) + ridge / T)[None])[0]
-
-
-def set_proportions(Y: Any, estimates: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
-    """Return shares of types by likelihood, given estimates of them: profiles S >= 0 first, then shares from S.
-
-    Y holds the sets' genes in linear expression. Their profiles are the least squares regression on the estimates, genes
-    divided by the root of their mean; shares maximise the Poisson likelihood of these genes in every row. Rows that hold
-    none of them get equal shares.
-    """
-    gram = estimates.T @ estimates
-    gram += RIDGE * max(np.trace(gram), np.finfo(float).tiny) * np.eye(len(gram))
-    S = nnls(gram, cross_product(Y, estimates, n_jobs=n_jobs))
-    weights = np.nan_to_num(fit_poisson(Y, S, n_jobs=n_jobs).weights)
-    totals = weights.sum(axis=1, keepdims=True)
-    return np.where(totals > 0, weights / np.where(totals > 0, totals, 1.0), 1.0 / estimates.shape[1])

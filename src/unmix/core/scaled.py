@@ -68,6 +68,10 @@ class ScaledRows:
         """Return log(1 + y)."""
         return replace(self, log=True)
 
+    def counts(self) -> "ScaledRows":
+        """Return the rows as they were before they were scaled."""
+        return replace(self, factors=np.ones(len(self.rows)), log=False)
+
     def gathered(self) -> sparse.csr_array:
         """Read everything into one sparse matrix."""
         return sparse.csr_array(sparse.vstack(list(stream_rows(_itself, self)), format="csr"))
@@ -95,6 +99,15 @@ class GeneMoments:
     def deviation(self) -> np.ndarray:
         """Return the standard deviations."""
         return np.sqrt(np.maximum(self.square - self.mean**2, 0.0))
+
+    @property
+    def excess(self) -> np.ndarray:
+        """Return the variance over that of a negative binomial law of dispersion 0.01; -1 in fewer than two rows.
+
+        The dispersion is the spread of techniques (Lause et al., Genome Biol. 22, 2021).
+        """
+        expected = np.maximum(self.mean + 0.01 * self.mean**2, np.finfo(float).tiny)
+        return np.where(self.expressed > 1, (self.square - self.mean**2) / expected, -1.0)
 
 
 def gene_moments(Y: Any, *, n_jobs: int = 1) -> GeneMoments:

@@ -119,18 +119,18 @@ def _components(
 ) -> _Components:
     """Return the components of log-normalised, highly variable genes; how many to keep, by parallel analysis."""
     moments = gene_moments(Y, n_jobs=n_jobs)
-    genes = np.flatnonzero(_variable_genes(moments, Y.shape[0], var))
+    genes = np.flatnonzero(_variable_genes(moments, var))
     chosen = Y.of(genes).logged().gathered_if(moments.expressed[genes].sum())
     k = max(min(MAX_PCS if n_pcs == "auto" else n_pcs, min(chosen.shape) - 1), 1)
     found = principal_components(chosen, k, rng, n_jobs=n_jobs)
-    values, sample = found.values, chosen[_some_rows(Y.shape[0], PARALLEL_ROWS, rng)]
+    values, sample = found.values, chosen[some_rows(Y.shape[0], PARALLEL_ROWS, rng)]
     if sample.shape[0] < Y.shape[0]:
         values = principal_components(sample, k, rng).values
     above, threshold = parallel_analysis(sample, values, rng)
     return _Components(rows, genes, moments, found, max(above, 2) if n_pcs == "auto" else k, threshold)
 
 
-def _some_rows(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def some_rows(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Return `size` of n rows at random, or all of them."""
     return np.sort(rng.permutation(n)[:size]) if n > size else np.arange(n)
 
@@ -142,7 +142,7 @@ def mixing_rank(Y: ScaledRows, rng: np.random.Generator) -> int:
     root of their mean, which makes Poisson noise equal. A few genes in bursts can hide all others then, and roots of
     counts, which tame them, count as well: the larger rank holds. 1,500 rows are enough.
     """
-    sample = Y[_some_rows(Y.shape[0], RANK_ROWS, rng)]
+    sample = Y[some_rows(Y.shape[0], RANK_ROWS, rng)]
     mean = np.asarray(sample.mean(axis=0)).ravel()
     scale = np.divide(1.0, np.sqrt(mean), out=np.zeros_like(mean), where=mean > 0)
     k = max(min(MAX_ARCHETYPES - 1, min(sample.shape) - 1), 1)
@@ -153,23 +153,16 @@ def mixing_rank(Y: ScaledRows, rng: np.random.Generator) -> int:
     return max(ranks)
 
 
-def _variable_genes(moments: GeneMoments, n: int, var: pd.DataFrame) -> np.ndarray:
-    """Return the genes marked in `var["highly_variable"]`, or the 2,000 most overdispersed ones that are expressed.
-
-    The variance is compared with that of a negative binomial law of dispersion 0.01, the spread of techniques (Lause et
-    al., Genome Biol. 22, 2021).
-    """
+def _variable_genes(moments: GeneMoments, var: pd.DataFrame) -> np.ndarray:
+    """Return the genes marked in `var["highly_variable"]`, or the 2,000 most overdispersed ones that are expressed."""
     expressed = moments.expressed > 1
     if "highly_variable" in var:
         marked = var["highly_variable"].to_numpy(dtype=bool) & expressed
         return marked if marked.any() else expressed
     if expressed.sum() <= N_TOP_GENES:
         return expressed if expressed.any() else np.ones_like(expressed)
-    mean = moments.mean
-    variance = moments.square - mean**2
-    excess = np.where(expressed, variance / np.maximum(mean + 0.01 * mean**2, np.finfo(float).tiny), -1.0)
     chosen = np.zeros_like(expressed)
-    chosen[np.argsort(-excess, kind="stable")[:N_TOP_GENES]] = True
+    chosen[np.argsort(-moments.excess, kind="stable")[:N_TOP_GENES]] = True
     return chosen
 
 

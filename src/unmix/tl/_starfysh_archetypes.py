@@ -14,12 +14,12 @@ from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
 from unmix.core import communities as com
-from unmix.core.refinement import scale_activities, set_activities, set_proportions
-from unmix.core.scaled import ScaledRows, scale_rows
+from unmix.core.scaled import scale_rows
 from unmix.tl._archetype_genes import describe_genes
 from unmix.tl._archetype_input import Reduced, choose_n, fit_deep, fitted_rows, given_space, reduce
 from unmix.tl._archetype_options import check_options
-from unmix.tl._archetype_sets import Matched, match, read_sets
+from unmix.tl._archetype_sets import match, read_sets
+from unmix.tl._archetype_shares import share_table, type_shares
 from unmix.tl._archetype_slots import account, make_slots, marker_table, matching_entry, spread
 
 AUTO_RESOLUTION = 0.3
@@ -119,8 +119,8 @@ def starfysh_archetypes(
         W, rows on the simplex.
     `obsm[key_added + "_proportions"]` : DataFrame, n_obs x types and novel archetypes
         With `signatures`: shares of the types, and of archetypes that no gene set is active in (`novel_1`, ...). Types'
-        shares are the most likely ones for the counts of their refined sets' genes. The types' levels of these genes
-        come from a regression on the sets' activity above that of the communities that have least of it.
+        shares are posterior means, given profiles that the counts yield in a few rounds from the refined sets'
+        activities (:mod:`unmix.core.set_model`).
     `varm[key_added]` : DataFrame, n_vars x K
         Profiles of the archetypes, log-normalised.
     `obs[key_added]` : category
@@ -133,7 +133,7 @@ def starfysh_archetypes(
         and projected.
     `uns[key_added]` : dict
         `names`, `anchors`, `archetypes`, `linkage`, `group`, `selection`, `markers`, `matching`, `signatures`,
-        `reduction`, `n_shallow`, `explained_variance`, `losses`, `restarts`, `params`.
+        `concentration` (of the law of shares), `reduction`, `n_shallow`, `explained_variance`, `losses`, `restarts`, `params`.
 
     Raises
     ------
@@ -203,9 +203,11 @@ def starfysh_archetypes(
         options = {"assignment": assignment, "proposer": proposer, "max_q": max_q, "max_rounds": max_rounds}
         matched = match(genes, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
         entry.update(matching_entry(matched, types, names, matrix.var_names))
-        table = _proportions(Y, W, member, matched, types, max_q, threads)
+        shares, model = type_shares(Y, summary.totals[rows], reduced.fitted, matched.sets, seeds[3], threads)
+        table = share_table(shares, W, matched, types, max_q)
         slots.obsm[key_added + keys.PROPORTIONS] = spread(table.to_numpy(), rows, adata, list(table.columns))
         entry["proportion_names"] = list(table.columns)
+        entry["concentration"] = model.alpha
     return slots
 
 
@@ -230,24 +232,3 @@ def _communities(
     member = np.zeros(W.shape, dtype=bool)
     member[reduced.fitted] = com.nearest_communities(X, corners, share)
     return member
-
-
-def _proportions(
-    Y: ScaledRows,
-    W: np.ndarray,
-    member: np.ndarray,
-    matched: Matched,
-    types: list[str],
-    max_q: float,
-    n_jobs: int,
-) -> pd.DataFrame:
-    """Return the shares of the types, and those of archetypes in which no gene set is active."""
-    known = ((matched.scores.qval <= max_q) & (matched.scores.score > 0)).any(axis=0)
-    novel = W[:, ~known] if known.any() else W[:, :0]
-    genes = np.flatnonzero(matched.sets.sum(axis=1) > 0)
-    sets, chosen = matched.sets[genes], Y.of(genes)
-    chosen = chosen.gathered_if(Y.shape[0] * len(genes))
-    estimates = scale_activities(set_activities(chosen, sets, member, n_jobs=n_jobs))
-    shares = set_proportions(chosen, estimates, n_jobs=n_jobs) * (1.0 - novel.sum(axis=1, keepdims=True))
-    columns = types + [f"novel_{k + 1}" for k in range(novel.shape[1])]
-    return pd.DataFrame(np.hstack([shares, novel]), columns=columns)
