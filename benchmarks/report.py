@@ -136,14 +136,11 @@ def main():
         took = time.perf_counter() - start
         print(f"{n_spots:,} spots x {spots.obsm['deconvolve'].shape[1]} types: written in {took:.1f} s")
         print(f"{page.stat().st_size / 1e6:.1f} MB, of it the image {image_size(page):.1f} MB")
-        found = {
-            "WebGL": measured(page, "--enable-unsafe-swiftshader"),
-            "without WebGL": measured(page, "--disable-webgl"),
-        }
-    names = list(found["WebGL"])
-    print("".join([f"{'ms':<16}", *(f"{name:>10}" for name in names)]))
-    for how, times in found.items():
-        print("".join([f"{how:<16}", *(f"{times[name]:>10.0f}" for name in names)]))
+        print(f"{'ms, clock (all processors)':<28}" + "".join(f"{name:>15}" for name in NAMES))
+        for flag, mark in (("--disable-webgl", ""), ("--enable-unsafe-swiftshader", "#webgl")):
+            backend, rows = measured(page, flag, mark)
+            cells = [f"{clock:.0f} ({used:.0f})" for clock, used in (rows[name] for name in NAMES)]
+            print(f"{backend:<28}" + "".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 def image_size(page):

@@ -190,6 +190,7 @@ def test_on_a_phone_nothing_sticks_out_and_a_tap_chooses(browser, page, spots):
         assert browser.js("return document.documentElement.scrollWidth") <= 390
         browser.tap(*spots.obsm["spatial"][12])
         browser.until("return document.querySelector('#panel h3').innerText === arguments[0]", spots.obs_names[12])
+        assert browser.text("#tip").startswith(spots.obs_names[12])
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

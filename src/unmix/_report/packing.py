@@ -55,7 +55,7 @@ def unpack_texts(packed: Mapping[str, Any]) -> list[str]:
 def pack_column(values: pd.Series) -> dict[str, Any]:
     """Return a column as numbers, or as codes with the names of their categories; -1 is a missing one."""
     if values.dtype.kind in "biuf":
-        return {"kind": "number", "values": pack_array(values.to_numpy(dtype=np.float64))}
+        return {"kind": "number", "values": pack_array(values.to_numpy(dtype=np.float64, na_value=np.nan))}
     categories = pd.Categorical(values)
     names = [str(name) for name in categories.categories]
     return {"kind": "category", "names": names, "values": pack_array(categories.codes.astype(np.int32))}

@@ -10,7 +10,7 @@ async function drawBars() {
   const row = (event) => bars.rows[Math.floor(event.y)] ?? -1; // the first factor lies between 0 and 1
   doc.on_event("mousemove", (_, event) => pointAt(row(event), event));
   doc.on_event("mouseleave", () => pointAt(-1));
-  doc.on_event("tap", (_, event) => choose(row(event), false));
+  doc.on_event("tap", (_, event) => choose(row(event), false, event));
 }
 
 // Names of factors must differ; those of observations need not.

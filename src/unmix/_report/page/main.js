@@ -1,7 +1,8 @@
 // Bringing the page to life.
 
 async function show(packed) {
-  state.result = await openResult(packed);
+  const result = await openResult(packed);
+  state.result = result;
   state.quantity = 0;
   state.shared = byId("shared").checked = false;
   state.colour = { kind: state.result.largest ? "largest" : "part", index: 0 };
@@ -12,9 +13,10 @@ async function show(packed) {
   drawFindings();
   drawMade();
   drawMainTable();
+  drawChoices();
   recolour();
   await drawCurves();
-  await drawTables();
+  if (state.result === result) await drawTables();
 }
 
 function recolour() {
@@ -23,21 +25,20 @@ function recolour() {
   if (state.place) colourMap(shown);
   else mainTable.update();
   drawLegend(shown);
-  drawChoices();
+  document.querySelector(`input[value="${state.colour.kind}:${state.colour.index}"]`).checked = true;
   drawPanel();
 }
 
 function colourBy(colour) {
-  const focused = document.activeElement?.name === "colour";
   state.colour = colour;
   recolour();
-  if (focused) document.querySelector('input[name="colour"]:checked').focus();
 }
 
 function showQuantity(k) {
   state.quantity = k;
   if (k > 0 && state.colour.kind === "largest") state.colour = { kind: "part", index: 0 };
   drawMainTable();
+  drawChoices();
   recolour();
 }
 
@@ -58,7 +59,7 @@ function pointAt(i, event = null) {
   });
 }
 
-function choose(i, fromTable = false) {
+function choose(i, fromTable = false, event = null) {
   state.chosen = i;
   state.pointed = -1;
   if (state.place) {
@@ -66,10 +67,10 @@ function choose(i, fromTable = false) {
     ring("pointed", -1);
     if (i >= 0) bringIntoView(i);
   }
-  byId("tip").hidden = true;
   if (i >= 0 && !fromTable) mainTable.reveal(i);
   else mainTable.update();
   drawPanel();
+  drawTip(i, event);
   byId("live").textContent = i < 0 ? "" : summary(i);
 }
 
@@ -122,11 +123,12 @@ function describe() {
   byId("footer").textContent = `Made by unmix ${page.version} on ${page.written}. Everything on this page is in this one file.`;
   const canvas = byId("canvas");
   canvas.setAttribute("aria-label", state.place ? `Map of all ${what}` : "Bars of the observations in the open page of the table");
-  byId("keys").textContent = state.place
-    ? "Drag to move, scroll or pinch to zoom. Keys: arrows go from spot to spot, Shift and arrows move, + and − zoom, 0 shows everything, Escape lets go."
-    : "These are the rows of the table below, in its order: sort, filter and turn the page there. Keys: arrows go from bar to bar, Escape lets go.";
+  const [hands, keys] = state.place
+    ? ["Drag to move, scroll or pinch to zoom.", " Keys: arrows go from spot to spot, Shift and arrows move, + and − zoom, 0 shows everything, Escape lets go."]
+    : ["These are the rows of the table below, in its order: sort, filter and turn the page there.", " Keys: arrows go from bar to bar, Escape lets go."];
+  byId("keys").append(hands, make("span", { class: "keyboard" }, keys));
   byId("choices-title").textContent = state.place ? "Colour the tissue by" : "Colour the bars by";
-  if (state.place && state.place.basis !== "spatial") byId("choices-title").textContent = `Colour ${state.place.basis} by`;
+  if (state.place && state.place.basis !== "spatial") byId("choices-title").textContent = `Colour the map (${state.place.basis}) by`;
   byId("image-row").hidden = !state.place?.image;
   byId("look").hidden = !state.place;
   byId("size-row").hidden = byId("opacity-row").hidden = byId("zooms").hidden = !state.place;

@@ -26,7 +26,7 @@ async function drawMap() {
   showAll();
   doc.on_event("mousemove", (_, event) => onPointer(event, pointAt));
   doc.on_event("mouseleave", () => pointAt(-1));
-  doc.on_event("tap", (_, event) => onPointer(event, (i) => choose(i, false)));
+  doc.on_event("tap", (_, event) => onPointer(event, (i) => choose(i, false, event)));
 }
 
 // WebGL that is computed by the processor is slower than drawing without it. "#webgl" in the address insists on it.

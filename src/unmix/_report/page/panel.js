@@ -80,6 +80,8 @@ function drawTip(i, event) {
 
 const columnText = (value) => (typeof value === "number" ? readable(value) : value ?? "–");
 
+const MOST_KEYS = 40;
+
 function drawLegend(shown) {
   const legend = byId("legend");
   legend.replaceChildren(make("p", { class: "legend-title" }, shown.title));
@@ -102,7 +104,9 @@ function drawLegend(shown) {
     const count = shown.names.map(() => 0);
     for (const v of shown.values) if (!Number.isNaN(v)) count[v]++;
     const list = make("ul", { class: "keys" });
-    shown.names.forEach((name, k) => count[k] && list.append(swatch(shown.palette[k], `${name} (${readable(count[k])})`)));
+    const present = shown.names.map((_, k) => k).filter((k) => count[k]);
+    for (const k of present.slice(0, MOST_KEYS)) list.append(swatch(shown.palette[k], `${shown.names[k]} (${readable(count[k])})`));
+    if (present.length > MOST_KEYS) list.append(make("li", {}, `and ${present.length - MOST_KEYS} more`));
     legend.append(list);
   }
   if (missing) legend.append(make("ul", { class: "keys" }, swatch(state.page.missing, `no value (${readable(missing)})`)));
@@ -111,16 +115,13 @@ function drawLegend(shown) {
 const swatch = (colour, text) => make("li", {}, make("span", { class: "swatch", style: { background: colour } }), text);
 
 function drawChoices() {
-  const { result, colour } = state;
+  const { result } = state;
   const list = byId("choices");
-  const scrolled = list.scrollTop;
   list.replaceChildren();
   if (result.largest && isFirst()) list.append(choice({ kind: "largest", index: 0 }, state.place ? `Largest ${result.part}` : `All ${result.part}s`));
   result.parts.forEach((name, k) => list.append(choice({ kind: "part", index: k }, name)));
   if (result.columns.length) list.append(make("p", { class: "group" }, "Of every observation"));
   result.columns.forEach((column, k) => list.append(choice({ kind: "column", index: k }, column.name)));
-  list.querySelector(`input[value="${colour.kind}:${colour.index}"]`).checked = true;
-  list.scrollTop = scrolled;
 }
 
 function choice(colour, name) {

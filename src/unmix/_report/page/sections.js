@@ -13,9 +13,11 @@ function drawFindings() {
 async function drawCurves() {
   const target = byId("curves");
   target.replaceChildren();
+  const { result } = state;
   let number = 0;
-  for (const { title, note, figure } of state.result.curves) {
-    const id = `curve-${state.result.key}-${number++}`;
+  for (const { title, note, figure } of result.curves) {
+    if (state.result !== result) return; // another one was asked for meanwhile
+    const id = `curve-${result.key}-${number++}`;
     target.append(make("figure", {}, make("figcaption", {}, make("h3", {}, title), make("p", { class: "hint" }, note)), make("div", { id })));
     await Bokeh.embed.embed_item(structuredClone(figure), id);
   }
@@ -24,15 +26,17 @@ async function drawCurves() {
 async function drawTables() {
   const target = byId("tables");
   target.replaceChildren();
-  for (const { title, note, opened, columns } of state.result.tables) {
+  const { result } = state;
+  for (const { title, note, opened, columns } of result.tables) {
     const unpacked = await Promise.all(columns.map(unpackColumn));
+    if (state.result !== result) return;
     const n = unpacked.length ? unpacked[0].numbers.length : 0;
     const body = make("div");
     const box = make("details", { open: opened }, make("summary", {}, make("h3", {}, title)), make("p", { class: "hint" }, note), body);
     target.append(box);
     const table = new PagedTable(body, {
       columns: unpacked, n, size: n <= 30 ? 30 : 10, label: title,
-      actions: [["Save as CSV", () => table.saveCsv(`${state.result.key}_${title}.csv`)]],
+      actions: [["Save as CSV", () => table.saveCsv(`${result.key}_${title}.csv`)]],
     });
   }
   byId("evidence").hidden = !state.result.tables.length && !state.result.curves.length;
