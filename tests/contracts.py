@@ -107,9 +107,9 @@ def neighbours() -> sparse.csr_matrix:
 
 
 def batches() -> AnnData:
-    """Return the forty spots in two batches."""
+    """Return the forty spots in two batches, in turn."""
     spots = counts()
-    spots.obs["batch"] = pd.Categorical(np.repeat(["one", "two"], 20))
+    spots.obs["batch"] = pd.Categorical(np.tile(["one", "two"], 20))
     return spots
 
 

@@ -305,6 +305,8 @@ def _run(
             raise ValueError(msg)
     X = as_rows(X)
     block_rows = block_rows or default_block_rows(X.shape[1])
+    if hasattr(X, "on_source") and is_dask(X.X) and active_client() is not None:
+        X, f, aligned = X.on_source(f, aligned)
     client = active_client() if is_dask(X) else None
     if client is not None:
         task = functools.partial(_chunks_task, f, combine, block_rows)

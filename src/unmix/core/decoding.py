@@ -58,7 +58,7 @@ def project(
     centre = np.log(fit.genes.mean + 1e-6)
     with one_torch_thread():
         net = build(fit.design, fit.weights, Options(device=device, precision="float32")).eval()
-        constants = (net, rows, fit.genes, centre)
+        constants = (net, replace(rows, X=None), fit.genes, centre)
         at = np.arange(len(rows.totals))
         table, (cells, above, dropout) = map_reduce_rows(
             _project_block, rows.X, at, scored, constants=constants, block_rows=block_rows(G), n_jobs=n_jobs, desc=desc
@@ -136,9 +136,14 @@ def denoise(
     """
     with one_torch_thread():
         net = build(fit.design, fit.weights, Options(device=device, precision="float32")).eval()
-        at, constants = np.arange(len(rows.totals)), (net, rows, fit.genes, wanted)
+        at, constants = np.arange(len(rows.totals)), (net, replace(rows, X=None), fit.genes, _without_matrix(wanted))
         how: dict[str, Any] = {"constants": constants, "block_rows": block_rows(fit.design.n_vars), "n_jobs": n_jobs}
         yield from stream_rows(_denoise_block, rows.X, at, desc=desc, **how)
+
+
+def _without_matrix(wanted: Wanted) -> Wanted:
+    """Leave out what no block needs and no worker should be sent."""
+    return wanted if wanted.conditions is None else replace(wanted, conditions=replace(wanted.conditions, X=None))
 
 
 @torch.no_grad()

@@ -87,7 +87,7 @@ def joint_batches(
     walk = walk or Walk()
     X, codes, back = sorted_rows(as_rows(X), np.asarray(codes))
     generator = np.random.default_rng(rng)
-    W, loadings = begin(X, codes, n_components, specificity, scales, known, walk, generator)
+    W, loadings = begin(X, codes, back, n_components, specificity, scales, known, walk, generator)
     blockwise = Online(X, codes, W, loadings, walk, generator)
     trace: list[float] = []
     while len(trace) < walk.max_iter and not settled(trace, walk.tol):
@@ -140,6 +140,7 @@ def sorted_rows(X: Any, codes: np.ndarray) -> tuple[Any, np.ndarray, Any]:
 def begin(
     X: Any,
     codes: np.ndarray,
+    back: Any,
     k: int,
     specificity: float,
     scales: np.ndarray | None,
@@ -147,7 +148,10 @@ def begin(
     walk: Walk,
     rng: Any,
 ) -> tuple[np.ndarray, Loadings]:
-    """Return half-normal factors on the scale of the data (H and V_b share the loadings evenly), or the known ones."""
+    """Return half-normal factors on the scale of the data (H and V_b share the loadings evenly), or the known ones.
+
+    `back` says where the original rows are now, so that each gets the same draw wherever X is kept.
+    """
     n_batches = int(codes.max()) + 1
     D = np.ones((n_batches, X.shape[1])) if scales is None else np.asarray(scales, float)
     options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
@@ -158,7 +162,9 @@ def begin(
     generator, dtype = np.random.default_rng(rng), precision(X)
     half = 0.5 * float(size.mean())
     H, *V = (half * np.abs(generator.standard_normal((X.shape[1], k))) for _ in range(n_batches + 1))
-    W = padded(size[codes][:, None] * np.abs(generator.standard_normal((X.shape[0], k))), dtype)
+    drawn = np.empty((X.shape[0], k))
+    drawn[back] = np.abs(generator.standard_normal((X.shape[0], k)))
+    W = padded(size[codes][:, None] * drawn, dtype)
     own = (D > 0).sum(axis=0) == 1 if n_batches > 1 else np.zeros(X.shape[1], bool)
     H[own] = 0
     fixed: set[int] = set()

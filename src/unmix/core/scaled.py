@@ -1,6 +1,8 @@
 """Rows of counts brought to one total, and their logarithms: read, cut to genes and scaled only when asked for."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,18 @@ class ScaledRows:
             block.eliminate_zeros()
         data = block.data.astype(np.float64) * np.repeat(factors, np.diff(block.indptr))
         return sparse.csr_array((np.log1p(data) if self.log else data, block.indices, block.indptr), shape=block.shape)
+
+    def on_source(self, f: Callable[..., Any], aligned: Sequence[Any]) -> tuple[Any, Callable[..., Any], list[Any]]:
+        """Return the matrix that the rows are made of, and `f` and what is cut like the rows for a pass over it.
+
+        For increasing rows; so that the workers of a cluster do the work where the counts are.
+        """
+        kept = np.zeros(self.X.shape[0], bool)
+        kept[self.rows] = True
+        spread = [np.zeros((len(kept), *np.shape(a)[1:]), a.dtype) for a in (self.factors, *aligned)]
+        for whole, part in zip(spread, (self.factors, *aligned), strict=True):
+            whole[kept] = part
+        return self.X, partial(_scaled_then, f, len(aligned), self.genes, self.log), [kept, *spread]
 
     def take(self, which: np.ndarray) -> "ScaledRows":
         """Return some of the rows."""
@@ -120,6 +134,21 @@ def cross_product(Y: Any, W: np.ndarray, *, n_jobs: int = 1) -> np.ndarray:
     """Return Y'W, genes x K, in one pass over the rows."""
     product: np.ndarray = reduce_rows(_transpose_times, Y, W, n_jobs=n_jobs, desc="profiles")
     return product
+
+
+def _scaled_then(
+    f: Callable[..., Any],
+    n_aligned: int,
+    genes: np.ndarray | None,
+    log: bool,
+    block: Any,
+    kept: np.ndarray,
+    factors: np.ndarray,
+    *rest: Any,
+) -> Any:
+    """Apply `f` to the scaled rows of a block of counts, what is aligned cut to those that are kept."""
+    rows = ScaledRows(block, np.flatnonzero(kept), factors[kept], genes, log)[:]
+    return f(rows, *(a[kept] for a in rest[:n_aligned]), *rest[n_aligned:])
 
 
 def _read(X: Any, rows: np.ndarray) -> Any:
