@@ -7,7 +7,8 @@ import pytest
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader", "--window-size=1400,900",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader",
+    "--window-size=1400,900",
 )  # fmt: skip
 PLACE = """
 const {x_range, y_range} = Bokeh.documents[0].get_model_by_name("map");
@@ -55,12 +56,19 @@ class Browser:
 
     def point_at(self, x, y):
         """Move the pointer to a place of the tissue."""
-        left, top = self.js(PLACE, float(x), float(y))
-        self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": left, "y": top})
+        left, top = self.place(x, y)
+        self.mouse("mouseMoved", x=left, y=top)
+
+    def place(self, x, y):
+        """Bring the map into view and return where on the screen a place of the tissue is."""
+        return self.js(PLACE, float(x), float(y))
+
+    def mouse(self, kind, **event):
+        self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, **event})
 
     def tap(self, x, y):
         """Touch a place of the tissue."""
-        left, top = self.js(PLACE, float(x), float(y))
+        left, top = self.place(x, y)
         for kind, points in (("touchStart", [{"x": left, "y": top}]), ("touchEnd", [])):
             self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 

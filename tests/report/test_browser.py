@@ -103,6 +103,30 @@ def test_choosing_a_type_colours_the_tissue(opened, spots):
     np.testing.assert_array_equal(values_on_the_map(opened), spots.obs["deconvolve_misfit"])
 
 
+def test_the_wheel_zooms_and_dragging_moves(opened, spots):
+    get = "const {x_range: x, y_range: y} = Bokeh.documents[0].get_model_by_name('map');"
+    get += "return [[x.start, x.end], [y.start, y.end]]"
+    whole = np.array(opened.js(get))
+    left, top = opened.place(*spots.obsm["spatial"][7])
+    mouse = {"x": left, "y": top, "button": "left", "clickCount": 1}
+    opened.mouse("mouseWheel", x=left, y=top, deltaX=0, deltaY=-120)
+    opened.until("return (() => {" + get + "})()[0][0] !== arguments[0]", whole[0, 0])
+    zoomed = np.array(opened.js(get))
+    size = np.ptp(zoomed, axis=1) / np.ptp(whole, axis=1)
+    assert size[0] < 1
+    assert size[0] == pytest.approx(size[1])
+    opened.mouse("mousePressed", **mouse)
+    for step in (20, 40, 60):
+        opened.mouse("mouseMoved", **{**mouse, "x": left + step}, buttons=1)
+    opened.mouse("mouseReleased", **{**mouse, "x": left + 60})
+    opened.until("return (() => {" + get + "})()[0][0] < arguments[0]", zoomed[0, 0])
+    moved = np.array(opened.js(get))
+    np.testing.assert_allclose(np.ptp(moved, axis=1), np.ptp(zoomed, axis=1))
+    np.testing.assert_allclose(moved[1], zoomed[1])
+    opened.click("#whole")
+    np.testing.assert_allclose(opened.js(get), whole)
+
+
 def test_what_is_saved_is_the_table_of_the_anndata(opened, spots):
     opened.click("#table .tools button")
     saved = pd.read_csv(opened.saved("deconvolve_proportion.csv"), index_col=0, float_precision="round_trip")
