@@ -29,4 +29,4 @@ lint: .venv/.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
-	rm -rf .venv demo docs/_build docs/generated
+	rm -rf .venv demo docs/_build docs/generated docs/tutorials

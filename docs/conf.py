@@ -1,11 +1,20 @@
 """How the documentation is built: `make docs`."""
 
+import shutil
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+
+# Sphinx knows files below this folder only; the tutorials are rendered with the outputs that are stored in them.
+shutil.rmtree(HERE / "tutorials", ignore_errors=True)
+shutil.copytree(
+    HERE.parent / "tutorials",
+    HERE / "tutorials",
+    ignore=lambda _, names: [n for n in names if not n.endswith(".ipynb")],
+)
 
 project = "unmix"
 author = "The unmix developers"
