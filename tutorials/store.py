@@ -34,8 +34,9 @@ def main(names: list[str]) -> None:
 
 
 def is_progress(output: dict) -> bool:
-    """Say whether this is a progress bar, which it is if it rewrites its line."""
-    return output.get("name") == "stderr" and "\r" in output["text"]
+    """Say whether this is a progress bar, or what is left of one that was wiped out."""
+    text = output.get("text", "").replace("\x1b[A", "")
+    return output.get("name") == "stderr" and ("\r" in text or "%|" in text or not text.strip())
 
 
 def kept(output: dict) -> dict:

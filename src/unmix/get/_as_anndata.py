@@ -40,7 +40,7 @@ def as_anndata(adata: "AnnData", *, key: str = "deconvolve", dropna: bool = Fals
     -------
     n_obs x types (or archetypes, components), with the types' own names. `obs`, `obsm`, `obsp`, and images and colours of
     `uns` are those of `adata`. Where no value is negative, `obs[f"{key}_dominant"]` names the largest of every row, and
-    `uns[f"{key}_dominant_colors"]` holds the colours that :mod:`unmix.pl` gives them.
+    `uns[f"{key}_dominant_colors"]` holds the colours that the pictures of `unmix.pl` give them.
 
     Raises
     ------
