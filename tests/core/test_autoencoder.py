@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 
 from unmix.core import training
+from unmix.core._zinb_kernels import csr_times, csr_transposed_times
 from unmix.core.autoencoder import Options, build, fit, initial_weights
 from unmix.core.decoding import Wanted, denoise, project
 from unmix.core.networks import Design
@@ -110,12 +111,13 @@ def test_masks_keep_the_mean_of_the_inputs():
 
 @pytest.mark.parametrize("kind", ["ae", "vae"])
 def test_planted_means_are_found_and_more_epochs_do_no_harm(kind):
-    X, log_mean = planted(n=800, g=120)
-    rows = rows_of(X)
+    X, log_mean = planted(n=1600, g=120)
+    rows, unseen, log_mean = rows_of(X[:800]), rows_of(X[800:]), log_mean[:800]
     design = Design(120, 8, (16,), kind=kind, likelihood="nb")
-    short = fit(rows, design, Options(max_epochs=15, batch_size=64))
-    longer = fit(rows, design, Options(max_epochs=50, batch_size=64))
+    short = fit(rows, design, Options(max_epochs=20, batch_size=64))
+    longer = fit(rows, design, Options(max_epochs=200, batch_size=64))
     assert longer.state.best_loss <= short.state.best_loss
+    assert project(longer, unseen).nll.mean() < project(short, unseen).nll.mean() * 1.001
     mean = np.concatenate(list(denoise(longer, rows, Wanted())))
     assert np.corrcoef(np.log1p(mean).ravel(), np.log1p(np.exp(log_mean)).ravel())[0, 1] > 0.985
     assert np.median(np.exp(longer.weights["log_dispersion"])) == pytest.approx(3.0, rel=0.35)
@@ -154,3 +156,15 @@ def test_last_batches_and_large_counts():
     assert all(np.isfinite(v).all() for v in found.weights.values())
     assert np.isfinite(project(found, rows).nll).all()
     assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.parametrize("width", [5, 8, 16, 24, 64])
+def test_sparse_products_of_any_width_equal_dense_ones(width):
+    rng = np.random.default_rng(width)
+    X = sparse.random_array((70, 40), density=0.3, format="csr", dtype=np.float32, rng=rng)
+    W, D = rng.normal(size=(40, width)).astype(np.float32), rng.normal(size=(70, width)).astype(np.float32)
+    out, sums = np.full((70, width), np.nan, np.float32), np.ones((40, width), np.float32)
+    csr_times(X.indptr, X.indices, X.data, W, out)
+    csr_transposed_times(X.indptr, X.indices, X.data, D, sums)
+    np.testing.assert_allclose(out, X.toarray() @ W, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(sums, 1 + X.toarray().T @ D, rtol=1e-4, atol=1e-5)

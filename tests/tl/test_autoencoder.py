@@ -83,27 +83,57 @@ def test_transform_of_the_training_cells_equals_the_fit_after_a_round_trip(optio
     np.testing.assert_allclose(new.obsm["X_ae"], adata.obsm["X_ae"], rtol=1e-5, atol=1e-6)
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(monkeypatch):
+@pytest.mark.parametrize(("kind", "where"), [("ae", "_train"), ("ae", "_loss"), ("vae", "_loss"), ("ae", "_moments")])
+def test_interrupted_and_resumed_equals_uninterrupted(kind, where, monkeypatch, tmp_path):
+    """The interrupt comes in the third epoch: before it, among its batches, or when all but its end is done."""
     from unmix.core.autoencoder import Trainer
 
-    wanted = latent(planted(), max_epochs=4)
-    epoch = Trainer._epoch
+    adata = planted()
+    whole, two = (um.tl.autoencoder(adata, **ARGUMENTS | {"kind": kind, "max_epochs": n}, copy=True) for n in (4, 2))
+    epoch, step, current, calls = Trainer._epoch, getattr(Trainer, where), [0], [0]
 
-    def interrupted(self, state):
-        if state.epoch == 2:
-            raise KeyboardInterrupt
+    def counted(self, state):
+        current[0] = state.epoch
         epoch(self, state)
 
-    adata = planted()
+    def interrupted(self, *args):
+        calls[0] += current[0] == 2
+        if calls[0] == (3 if where == "_loss" else 1):
+            raise KeyboardInterrupt
+        return step(self, *args)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_epoch", interrupted)
+        patch.setattr(Trainer, "_epoch", counted)
+        patch.setattr(Trainer, where, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            um.tl.autoencoder(adata, **ARGUMENTS)
+            um.tl.autoencoder(adata, **ARGUMENTS, kind=kind)
         assert not adata.uns
+        assert not adata.obsm
+        calls[0] = 0
+        um.tl.autoencoder(adata, **ARGUMENTS, kind=kind, on_interrupt="keep")
+    assert not adata.uns[kind]["finished"]
+    np.testing.assert_array_equal(adata.obsm[f"X_{kind}"], two.obsm[f"X_{kind}"])
+    adata.write_h5ad(tmp_path / "kept.h5ad")
+    kept = ad.read_h5ad(tmp_path / "kept.h5ad")
+    um.tl.autoencoder(kept, **ARGUMENTS, kind=kind, resume=True)
+    assert kept.uns[kind]["finished"]
+    for name in ("train", "validation", "learning_rate"):
+        np.testing.assert_array_equal(kept.uns[kind]["history"][name], whole.uns[kind]["history"][name])
+    np.testing.assert_array_equal(kept.obsm[f"X_{kind}"], whole.obsm[f"X_{kind}"])
+
+
+def test_an_interrupt_before_the_first_epoch_has_ended_has_nothing_to_keep(monkeypatch):
+    from unmix.core.autoencoder import Trainer
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    adata = planted()
+    monkeypatch.setattr(Trainer, "_held_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         um.tl.autoencoder(adata, **ARGUMENTS, on_interrupt="keep")
-    assert not adata.uns["ae"]["finished"]
-    um.tl.autoencoder(adata, **ARGUMENTS, resume=True)
-    np.testing.assert_array_equal(adata.obsm["X_ae"], wanted)
+    assert not adata.uns
+    assert not adata.obsm
 
 
 def test_refuses_what_it_cannot_do():

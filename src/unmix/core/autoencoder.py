@@ -15,7 +15,7 @@ it returns to them with a third of the learning rate; after three such returns i
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -270,19 +270,19 @@ class Trainer:
             group["lr"] = rate
         train = self._train(state)
         held = self._held_out()
-        weights = _arrays(self.net.state_dict())
-        state.epoch += 1
-        for name, value in (("train", train), ("validation", held), ("learning_rate", rate)):
-            state.history[name].append(value)
-        if held < state.best_loss or not state.best:
-            state.best, state.best_loss, state.best_epoch, state.waited = weights, held, state.epoch, 0
-        elif state.epoch > self._warmup:
-            state.waited += 1
-        if state.waited >= self.options.patience:
-            state.returns, state.waited = state.returns + 1, 0
-            weights = state.best
+        weights, found = _arrays(self.net.state_dict()), {"train": train, "validation": held, "learning_rate": rate}
+        history = {name: [*values, found[name]] for name, values in state.history.items()}
+        new = replace(state, epoch=state.epoch + 1, history=history)
+        if held < new.best_loss or not new.best:
+            new.best, new.best_loss, new.best_epoch, new.waited = weights, held, new.epoch, 0
+        elif new.epoch > self._warmup:
+            new.waited += 1
+        if new.waited >= self.options.patience:
+            new.returns, new.waited = new.returns + 1, 0
+            weights = new.best
             self.net.load_state_dict({k: torch.as_tensor(v) for k, v in weights.items()})
-        state.weights, state.moments = weights, self._moments()
+        new.weights, new.moments = weights, self._moments()
+        vars(state).update(vars(new))  # in one step: no interrupt leaves half of an epoch
 
     @property
     def _warmup(self) -> int:

@@ -86,7 +86,12 @@ class Workers:
 
 def product(a: Tensor, b: Tensor, bf16: bool) -> Tensor:
     """Return a b, multiplied in bfloat16 and added up in float32 where the processor has it."""
-    return (a.bfloat16() @ b.bfloat16()).float() if bf16 else a @ b
+    return (rounded(a, bf16) @ rounded(b, bf16)).float() if bf16 else a @ b
+
+
+def rounded(a: Tensor, bf16: bool) -> Tensor:
+    """Return what :func:`product` multiplies, so that what enters several products is rounded once."""
+    return a.bfloat16() if bf16 else a
 
 
 class SparseLinear(torch.autograd.Function):
@@ -123,11 +128,11 @@ class CountLoss(torch.autograd.Function):
         ctx: Any, h: Tensor, W: Tensor, b: Tensor, T: Tensor, tie: Tensor, net: "Network", batch: Batch
     ) -> Tensor:
         """Return the summed loss; compute all gradients on the way."""
+        weights = rounded(W.detach(), net.bf16)
 
         def shard(start: int) -> tuple[Any, ...]:
-            return _shard_loss(
-                h.detach()[start : start + SHARD], W.detach(), b.detach(), T.detach(), tie.detach(), net, batch, start
-            )
+            part = h.detach()[start : start + SHARD]
+            return _shard_loss(part, weights, b.detach(), T.detach(), tie.detach(), net, batch, start)
 
         with torch.no_grad():
             losses, gh, *parts = zip(*net.workers.map(shard, batch.n), strict=True)
@@ -215,7 +220,8 @@ def _shard_loss(
             A.addcmul_(tie[0], Q)
     grad_T = torch.zeros_like(T) if at.per_cell else grad_tau[:, 0].sum_to_size(T.shape)
     out = at.heads.flatten(1)
-    return loss, product(out, W, net.bf16), product(out.t(), h, net.bf16), out.sum(0), grad_T, grad_tie
+    sums, out = out.sum(0), rounded(out, net.bf16)
+    return loss, product(out, W, net.bf16), product(out.t(), h, net.bf16), sums, grad_T, grad_tie
 
 
 class Network(nn.Module):
@@ -326,9 +332,10 @@ class Network(nn.Module):
         """Return the negative log-likelihood of every row of a batch, which holds the given genes alone."""
         if not self.fused:
             return -self.log_prob(h, batch, genes)[0].double().sum(1).cpu().numpy()
-        layer, losses = self.last_layer(genes), []
+        (W, *layer), losses = self.last_layer(genes), []
+        W = rounded(W, self.bf16)
         for start in range(0, batch.n, SHARD):
-            at = logits(h[start : start + SHARD], *layer, self, batch, start)
+            at = logits(h[start : start + SHARD], W, *layer, self, batch, start)
             losses.append(at.losses(self, batch, start, torch.zeros_like(at.T)))
         return np.concatenate(losses)
 
