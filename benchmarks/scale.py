@@ -246,18 +246,32 @@ def report(file: Path) -> None:
     found = pd.DataFrame([json.loads(line) for line in file.read_text().splitlines()])
     found = found.drop_duplicates(["tool", "where", "rows"], keep="last")
     sizes = sorted(found["rows"].unique())
-    print("| tool | settings | X | " + " | ".join(f"{n:,} rows" for n in sizes) + " | exponent | last |")
-    print("|---|---|---|" + "---|" * (len(sizes) + 2))
-    for tool, (settings, _) in TOOLS.items():
+    print("| tool | X | " + " | ".join(f"{n:,} rows" for n in sizes) + " | exponent | last | ms | bytes |")
+    print("|---|---|" + "---|" * (len(sizes) + 4))
+    for tool in TOOLS:
         for where in ("memory", "disk"):
             part = found[(found["tool"] == tool) & (found["where"] == where)].sort_values("rows")
-            if part.empty:
-                continue
             good = part[part["cpu"].notna()]
-            cells = [cell(part[part["rows"] == n]) for n in sizes]
-            ends = f"{slope(good):.2f} | {slope(good[-2:]):.2f}"
-            print(f"| {tool} | {settings} | {where} | " + " | ".join(cells) + f" | {ends} |")
-    print("\nCPU s / wall s / peak GiB of one thread.")
+            if len(good):
+                cells = [cell(part[part["rows"] == n]) for n in sizes]
+                print(f"| {tool} | {where} | " + " | ".join([*cells, *rates(good)]) + " |")
+    print(
+        "\nCPU s / wall s / peak GiB of one thread. ms: CPU time of 4,096 rows, bytes: memory that each row adds, both"
+    )
+    print("from the last size (and the one before). Settings, the same at every size:")
+    print("; ".join(f"{tool}: {settings}" for tool, (settings, _) in TOOLS.items() if tool in set(found["tool"])) + ".")
+    last = found[(found["where"] == "disk") & found["cpu"].notna()].sort_values("rows").groupby("tool").last()
+    print("\nOn paper, CPU hours of 100,000,000 rows from the CPU time of a block in the largest file read:")
+    hours = last["cpu"] / last["rows"] * 1e8 / 3600
+    print("; ".join(f"{tool} {hours[tool]:.2g}" for tool in TOOLS if tool in hours) + ".")
+
+
+def rates(part: pd.DataFrame) -> list[str]:
+    """Return exponents over all sizes and over the last two, CPU milliseconds of a block, and bytes of a row."""
+    last, before = part.iloc[-1], part.iloc[-2] if len(part) > 1 else part.iloc[-1]
+    block = f"{last.cpu / last.rows * BLOCK * 1e3:.3g}"
+    grown = (last.peak - before.peak) * 2**30 / max(last.rows - before.rows, 1)
+    return [f"{slope(part):.2f}", f"{slope(part[-2:]):.2f}", block, f"{grown:,.0f}"]
 
 
 def cell(row: pd.DataFrame) -> str:

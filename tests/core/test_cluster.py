@@ -111,6 +111,18 @@ def test_constants_are_sent_once(client, monkeypatch):
     assert sent == [1]
 
 
+def test_constants_are_sent_again_where_a_connection_breaks(client, monkeypatch):
+    send, broken = type(client).scatter, [OSError("closed"), TimeoutError("no answer")]
+
+    def scatter(self, data, **options):
+        if broken:
+            raise broken.pop()
+        return send(self, data, **options)
+
+    monkeypatch.setattr(type(client), "scatter", scatter)
+    np.testing.assert_allclose(map_rows(lambda b, s: b @ s, lazy(DENSE, 20), constants=(S,)), DENSE @ S)
+
+
 @pytest.mark.parametrize("victims", [1, 2])
 def test_workers_that_are_killed_in_the_middle_of_a_pass(client, victims, caplog):
     X = lazy(np.tile(DENSE, (4, 1)), 10)

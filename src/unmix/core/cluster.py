@@ -83,11 +83,18 @@ def _with_patience(
 
 
 def _send(client: Any, constants: Sequence[Any]) -> list[Any]:
-    """Send constants to every worker.
+    """Send constants to every worker; once more where one is lost meanwhile.
 
     They are not hashed: one that equals that of the pass before would share its key, and be released with it.
     """
-    return client.scatter(list(constants), broadcast=True, hash=False) if constants else []
+    for attempt in range(ATTEMPTS if constants else 0):
+        try:
+            return client.scatter(list(constants), broadcast=True, hash=False)
+        except OSError:  # a connection that broke, or that timed out
+            if attempt == ATTEMPTS - 1:
+                raise
+            logger.warning("the cluster lost a worker while data was sent to it; sending it again")
+    return []
 
 
 def _pieces(client: Any, X: Any) -> list[Any]:

@@ -143,6 +143,11 @@ def autoencoder(
     ValueError
         If the matrix holds no counts or an option is unknown.
 
+    Notes
+    -----
+    In a process group of torch (`torchrun`, then `torch.distributed.init_process_group`) the processes share the work of
+    every batch, and each gets the same fit; let one of them write it to disk.
+
     References
     ----------
     Eraslan et al. 2019, Nature Communications 10, 390. Lopez et al. 2018, Nature Methods 15, 1053.
