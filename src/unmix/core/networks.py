@@ -332,10 +332,10 @@ class Network(nn.Module):
         """Return the negative log-likelihood of every row of a batch, which holds the given genes alone."""
         if not self.fused:
             return -self.log_prob(h, batch, genes)[0].double().sum(1).cpu().numpy()
-        (W, *layer), losses = self.last_layer(genes), []
+        (W, b, T, tie), losses = self.last_layer(genes), []
         W = rounded(W, self.bf16)
         for start in range(0, batch.n, SHARD):
-            at = logits(h[start : start + SHARD], W, *layer, self, batch, start)
+            at = logits(h[start : start + SHARD], W, b, T, tie, self, batch, start)
             losses.append(at.losses(self, batch, start, torch.zeros_like(at.T)))
         return np.concatenate(losses)
 
