@@ -288,7 +288,8 @@ def main():
     if "kl" in wanted:
         compare_kl(counts)
     if "metagenes" in wanted:
-        compare_metagenes()
+        for k in (10, 7):
+            compare_metagenes(k)
     if "facs" in wanted:
         show_facs()
     if "large" in wanted:
