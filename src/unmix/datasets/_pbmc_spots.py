@@ -57,6 +57,10 @@ def pbmc_spots(
     ValueError
         If an option is out of range.
 
+    References
+    ----------
+    Zheng, G. X. Y. et al. (2017) Massively parallel digital transcriptional profiling of single cells. Nat. Commun. 8, 14049.
+
     Examples
     --------
     >>> import unmix as um

@@ -46,6 +46,11 @@ def enrichment(
     ValueError
         If no set has enough genes.
 
+    References
+    ----------
+    Badia-i-Mompel, P. et al. (2022) decoupleR: ensemble of computational methods to infer biological activities from omics
+    data. Bioinform. Adv. 2, vbac016.
+
     Examples
     --------
     >>> import unmix as um

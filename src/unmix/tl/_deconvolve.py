@@ -184,6 +184,9 @@ def deconvolve(
     References
     ----------
     Newman, A. M. et al. (2015) Robust enumeration of cell subsets from tissue expression profiles. Nat. Methods 12, 453.
+    Stephens, M. (2017) False discovery rates: a new deal. Biostatistics 18, 275 (shrinkage). Wang, X. et al. (2019) Bulk
+    tissue cell type deconvolution with multi-subject single-cell expression reference. Nat. Commun. 10, 380 (donors).
+    Phipson, B. and Smyth, G. K. (2010) Permutation P-values should never be zero. Stat. Appl. Genet. Mol. Biol. 9, 39.
 
     Examples
     --------

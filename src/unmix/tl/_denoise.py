@@ -83,6 +83,10 @@ def denoise(
     ValueError
         If genes of the fit are missing, the batch is unknown, or `out` exists.
 
+    References
+    ----------
+    Eraslan, G. et al. (2019) Single-cell RNA-seq denoising using a deep count autoencoder. Nat. Commun. 10, 390.
+
     Examples
     --------
     >>> import unmix as um

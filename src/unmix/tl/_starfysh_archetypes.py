@@ -150,7 +150,9 @@ def starfysh_archetypes(
     References
     ----------
     He, S. et al. (2024) Starfysh integrates spatial transcriptomic and histologic data to reveal heterogeneous
-    tumor-immune hubs. Nat. Biotechnol. doi:10.1038/s41587-024-02173-8.
+    tumor-immune hubs. Nat. Biotechnol. doi:10.1038/s41587-024-02173-8. Cutler, A. and Breiman, L. (1994) Archetypal analysis.
+    Technometrics 36, 338. Gale, D. and Shapley, L. S. (1962) College admissions and the stability of marriage. Am. Math. Mon.
+    69, 9.
 
     Examples
     --------
