@@ -10,6 +10,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 ENTRY = re.compile(r"^(`.+?)(?: : (.+))?$")
+PAGES = {"denoise": "autoencoder", "zinb_ae": "autoencoder", "starfysh_archetypes": "archetypes"}
+"""Pages of the mathematics that have another name than their tool."""
 SECTION = re.compile(r"^Returns\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", re.M | re.S)
 
 
@@ -18,6 +20,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_slots)
     app.connect("builder-inited", write_commands)
     app.connect("autodoc-process-docstring", add_picture, priority=100)
+    app.connect("autodoc-process-docstring", add_mathematics, priority=900)
     app.connect("object-description-transform", tidy_types, priority=900)
     return {"parallel_read_safe": False}
 
@@ -73,6 +76,13 @@ def write_commands(app: Sphinx) -> None:
     target = Path(app.srcdir, "generated", "commands.md")
     target.parent.mkdir(exist_ok=True)
     target.write_text(found.lstrip())
+
+
+def add_mathematics(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Point from a tool to the page of its mathematics."""
+    part, _, tool = name.removeprefix("unmix.").partition(".")
+    if part in ("pp", "tl") and tool:
+        lines += ["", f".. seealso:: The mathematics: :doc:`/math/{PAGES.get(tool, tool)}`", ""]
 
 
 def add_picture(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
