@@ -6,6 +6,7 @@ installed; "large" writes 1.2 GB to the temporary folder and removes it.
 """
 
 import contextlib
+import functools
 import importlib.util
 import resource
 import subprocess
@@ -28,7 +29,7 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 import unmix as um
 from unmix.core.factorization import Walk, nmf
 from unmix.core.kl import nmf_kl
-from unmix.core.starts import random_start
+from unmix.core.starts import Start, random_start
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 K = 15
@@ -95,16 +96,28 @@ def peer(X, start, n, solver="cd", init="custom", **kw):
 
 
 def to_level(run, losses, level):
-    """CPU seconds of the fewest iterations that reach the level; None where they do not."""
+    """Return the run of the fewest iterations that reach the level; None where they do not."""
     n = next((n for n, loss in losses if loss <= level), None)
-    return None if n is None else seconds(lambda: run(n))
+    return None if n is None else functools.partial(run, n)
 
 
-def summary(name, found):
-    reached = [t for t in found if t is not None]
-    typical = float(np.median(reached)) if reached else np.nan
-    print(f"  {name}: {typical:.3f} s, median of the starts that reach it ({len(reached)} of {len(found)})")
-    return typical
+def in_turn(groups, repeats=5):
+    """Print the CPU seconds of every group of runs, the median of its runs' medians; all take turns, load hits all."""
+    runs = [run for group in groups.values() for run in group if run is not None]
+    for run in runs:
+        run()
+    clock = [[] for _ in runs]
+    for _ in range(repeats):
+        for found, run in zip(clock, runs, strict=True):
+            start = time.process_time()
+            run()
+            found.append(time.process_time() - start)
+    medians, typical = iter(np.median(clock, axis=1)), []
+    for name, group in groups.items():
+        times = [next(medians) for run in group if run is not None]
+        typical.append(float(np.median(times)) if times else np.nan)
+        print(f"  {name}: {typical[-1]:.3f} s, median of the starts that reach it ({len(times)} of {len(group)})")
+    print("  ratios " + ", ".join(f"{peer / typical[0]:.1f}" for peer in typical[1:]), flush=True)
 
 
 def compare_frobenius(name, X):
@@ -115,30 +128,38 @@ def compare_frobenius(name, X):
         return nmf(X, K, walk=Walk(tol=0, max_iter=n), **kw)
 
     def theirs(start, init):
-        return [(n, half_squares(X, *peer(X, start, n, init=init))) for n in tried]
+        """Loss after each number of iterations; a run goes on from where the shorter one ended."""
+        trace, done = [], 0
+        for n in tried:
+            start = Start(*peer(X, start, n - done, init=init))
+            init, done = "custom", n
+            trace.append((n, half_squares(X, start.W, start.H)))
+        return trace
 
     starts = [random_start(*X.shape, K, X.mean(), np.random.default_rng(s)) for s in range(5)]
     same = [list(enumerate(ours(steps, start=s).loss, 1)) for s in starts]
     own = [list(enumerate(ours(steps, rng=s).loss, 1)) for s in range(5)]
     cd, nndsvd = [theirs(s, "custom") for s in starts], theirs(None, "nndsvd")
+
+    def our_runs(traces, level, **kw):
+        return [
+            to_level(lambda n, s=s: ours(n, **{k: v[s] for k, v in kw.items()}), t, level) for s, t in enumerate(traces)
+        ]
+
+    def cd_runs(level):
+        return [to_level(lambda n, s=s: peer(X, s, n), t, level) for s, t in zip(starts, cd, strict=True)]
+
     level = best(same, cd)
     print(f"{name}: to within 0.1% of the best error over five random starts, {np.sqrt(2 * level):.2f}")
-    a = summary(
-        "ours", [to_level(lambda n, s=s: ours(n, start=s), t, level) for s, t in zip(starts, same, strict=True)]
-    )
-    b = summary(
-        "scikit-learn cd", [to_level(lambda n, s=s: peer(X, s, n), t, level) for s, t in zip(starts, cd, strict=True)]
-    )
-    print(f"  ratio {b / a:.1f}")
+    in_turn({"ours": our_runs(same, level, start=starts), "scikit-learn cd": cd_runs(level)})
     level = best(same, cd, own, [nndsvd])
     print(f"{name}: to within 0.1% of the best error over all starts, {np.sqrt(2 * level):.2f}")
-    a = summary("ours, default start", [to_level(lambda n, s=s: ours(n, rng=s), t, level) for s, t in enumerate(own)])
-    b = summary(
-        "scikit-learn cd, random",
-        [to_level(lambda n, s=s: peer(X, s, n), t, level) for s, t in zip(starts, cd, strict=True)],
-    )
-    c = summary("scikit-learn cd, nndsvd", [to_level(lambda n: peer(X, None, n, init="nndsvd"), nndsvd, level)])
-    print(f"  ratios {b / a:.1f} and {c / a:.1f}")
+    nndsvd_run = to_level(lambda n: peer(X, None, n, init="nndsvd"), nndsvd, level)
+    in_turn({
+        "ours, default start": our_runs(own, level, rng=range(5)),
+        "scikit-learn cd, random": cd_runs(level),
+        "scikit-learn cd, nndsvd": [nndsvd_run],
+    })  # fmt: skip
 
 
 def best(*traces):
