@@ -3,6 +3,9 @@
     python benchmarks/accuracy.py                 everything
     python benchmarks/accuracy.py --only shared   the real cases (folder ../shared/data beside the project)
     python benchmarks/accuracy.py --only grid --seeds 3
+    python benchmarks/accuracy.py --slow          with scikit-learn's nu-SVR and cell2location (minutes a case)
+
+Peers that are not installed are left out: flashdeconv==0.2.0; cell2location==0.1.5 with pyro-ppl==1.9.1.
 
 Truth is read here and nowhere else: see docs/protocol.md.
 """
@@ -10,12 +13,13 @@ Truth is read here and nowhere else: see docs/protocol.md.
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from _peers import Peer, peers
 
 import unmix as um
 
@@ -103,23 +107,7 @@ def run(method: str, spots: ad.AnnData, reference: ad.AnnData | pd.DataFrame) ->
     return um.tl.deconvolve(spots, reference, method=name, n_jobs=1, copy=True, **options)
 
 
-def peers() -> dict[str, Callable[[ad.AnnData, ad.AnnData], pd.DataFrame]]:
-    try:
-        import flashdeconv as fd
-    except ImportError:
-        return {}
-
-    def flash(spots: ad.AnnData, reference: ad.AnnData) -> pd.DataFrame:
-        spots = spots.copy()
-        if "spatial" not in spots.obsm:
-            spots.obsm["spatial"] = np.random.default_rng(0).random((spots.n_obs, 2))
-        fd.tl.deconvolve(spots, reference, "cell_type", key_added="fd")
-        return spots.obsm["fd"]
-
-    return {"flashdeconv": flash}
-
-
-def measure(case: Case) -> list[dict]:
+def measure(case: Case, others: dict[str, Peer]) -> list[dict]:
     name, spots, reference, truth = case
     truth = truth.set_axis([str(c).replace("/", "_") for c in truth.columns], axis=1)
     rows = []
@@ -133,7 +121,9 @@ def measure(case: Case) -> list[dict]:
             shared = truth[found.columns.intersection(truth.columns)]
             row["coverage"] = float(np.nanmean(um.metrics.coverage(found, out.obsm["deconvolve_se"], shared)))
         rows.append(row)
-    for method, call in ({} if isinstance(reference, pd.DataFrame) else peers()).items():
+    for method, call in others.items():
+        if isinstance(reference, pd.DataFrame) and method in ("flashdeconv", "cell2location"):
+            continue  # they need cells
         began = time.process_time()
         found = call(spots, reference)
         rows.append({"case": name, "method": method, "cpu": time.process_time() - began} | scores(found, truth))
@@ -161,17 +151,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["grid", "shared"])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--slow", action="store_true", help="also scikit-learn's nu-SVR and cell2location")
+    parser.add_argument("--epochs", type=int, default=1500, help="of cell2location")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     um.settings.progress = False
     pd.set_option("display.width", 200, "display.max_rows", 500)
+    others = peers(slow=options.slow, epochs=options.epochs)
     groups = {"grid": lambda: grid_cases(options.seeds), "shared": shared_cases}
     for group, cases in groups.items():
         if options.only not in (None, group) or (group == "shared" and not DATA.exists()):
             continue
         rows = []
         for case in cases():
-            rows += measure(case)
+            rows += measure(case, others)
             print(pd.DataFrame([r for r in rows if r["case"] == case[0]]).round(4).to_string(index=False), flush=True)
         table = pd.DataFrame(rows)
         print(f"\n{group}: RMSE over the best other method's\n", regret(table).round(3).to_string(), "\n")

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from unmix.core.countmodel import fit_count_model
-from unmix.core.scatter import cell_scatter
+from unmix.core.scatter import CellScatter, cell_scatter
 from unmix.core.share_errors import ShareErrors, share_errors, with_scatter
 
 
@@ -33,8 +34,7 @@ def case(state_sd, n_cells=6):
     profiles = np.stack([share[labels[first] == k].mean(axis=0) for k in range(4)], axis=1)
     Y, F = pools(rng, cells[~first], labels[~first], 200, n_cells)
     fit = fit_count_model(Y, profiles, np.zeros_like(profiles), platform=False)
-    b, Omega = cell_scatter(cells[first], labels[first], fit.model.genes, fit.model)
-    return fit, b, Omega, F
+    return fit, cell_scatter(cells[first], labels[first], fit.model.genes, fit.model), F
 
 
 def covered(fit, covariance, F):
@@ -44,25 +44,34 @@ def covered(fit, covariance, F):
 
 
 def test_intervals_cover_pools_of_few_different_cells():
-    fit, b, Omega, F = case(state_sd=1.0)
+    fit, cells, F = case(state_sd=1.0)
     assert covered(fit, fit.covariance, F) < 0.8
-    assert 0.85 <= covered(fit, with_scatter(fit.weights, fit.covariance, b, Omega, 6.0), F) <= 0.97
+    assert 0.85 <= covered(fit, with_scatter(fit.weights, fit.covariance, cells, 6.0, fit.present), F) <= 0.97
+
+
+@pytest.mark.parametrize("n_cells", [3, 12])
+def test_the_number_of_cells_is_found_from_the_residuals(n_cells):
+    fit, cells, F = case(state_sd=1.0, n_cells=n_cells)
+    found = float(ShareErrors().described(fit.model, cells).split(",")[0])
+    assert 0.6 * n_cells < found < 1.6 * n_cells
+    covariance = with_scatter(fit.weights, fit.covariance, cells, np.nan, fit.present)
+    assert 0.82 <= covered(fit, covariance, F) <= 0.97
 
 
 def test_a_cell_weighs_what_its_depth_says():
-    fit, b, _, _ = case(state_sd=0.0)
-    np.testing.assert_allclose(b, 3000.0, rtol=0.05)
+    _, cells, _ = case(state_sd=0.0)
+    np.testing.assert_allclose(cells.unit, 3000.0, rtol=0.05)
 
 
 def test_cells_that_are_all_alike_scatter_only_in_depth():
-    _, b, Omega, _ = case(state_sd=0.0)
-    spread = np.sqrt(np.einsum("kaa->ka", Omega).max(axis=1))
-    assert (spread < 0.05 * b).all()
+    _, cells, _ = case(state_sd=0.0)
+    spread = np.sqrt(np.einsum("kaa->ka", cells.covariance).max(axis=1))
+    assert (spread < 0.05 * cells.unit).all()
 
 
 def test_the_scatter_falls_as_the_number_of_cells():
-    fit, b, Omega, _ = case(state_sd=1.0)
-    one, ten = (with_scatter(fit.weights, fit.covariance, b, Omega, n) - fit.covariance for n in (1.0, 10.0))
+    fit, cells, _ = case(state_sd=1.0)
+    one, ten = (with_scatter(fit.weights, fit.covariance, cells, n) - fit.covariance for n in (1.0, 10.0))
     np.testing.assert_allclose(one, 10 * ten, rtol=1e-6, atol=1e-6 * np.abs(one).max())
 
 
@@ -72,10 +81,10 @@ def test_errors_on_the_way_are_those_of_the_covariances():
     Y = rng.poisson(rng.gamma(1.0, 200.0, (40, 3)) @ (S / S.sum(axis=0)).T).astype(float)
     Y[5] = 0
     sizes, cells = np.array([1.0, 2.0, 5.0]), np.arange(1.0, 41.0)
-    b, Omega = np.full(3, 50.0), np.stack([np.eye(3) * k for k in (10.0, 20.0, 30.0)])
+    scatter = CellScatter(np.full(3, 50.0), np.stack([np.eye(3) * k for k in (10.0, 20.0, 30.0)]), 0.1)
     kept = fit_count_model(Y, S)
-    expected = share_errors(kept.weights, with_scatter(kept.weights, kept.covariance, b, Omega, cells), sizes)
-    errors = ShareErrors(sizes, lambda model: (b, Omega), cells)
+    expected = share_errors(kept.weights, with_scatter(kept.weights, kept.covariance, scatter, cells), sizes)
+    errors = ShareErrors(sizes, lambda model: scatter, cells)
     lean = fit_count_model(Y, S, errors=errors, block_rows=7)
     np.testing.assert_allclose(lean.se, expected, rtol=1e-10)
     np.testing.assert_array_equal(lean.weights, kept.weights)

@@ -16,7 +16,7 @@ def test_the_default_says_what_it_chose(fitted):
     spots, _ = fitted
     entry = spots.uns["deconvolve"]
     assert entry["tau"] == pytest.approx(0.6, rel=0.3)
-    assert set(entry["chosen"]) == {"tau", "dispersion", "genes", "scale"}
+    assert set(entry["chosen"]) == {"tau", "dispersion", "genes", "scale", "amounts", "cells_per_spot", "errors"}
     assert list(entry["worst_genes"].columns) == ["counts", "fitted"]
 
 
@@ -34,9 +34,18 @@ def test_types_at_zero_have_no_detection_and_no_error(fitted):
     detection = spots.obsm["deconvolve_detection"].to_numpy()
     np.testing.assert_allclose(P.sum(axis=1), 1.0)
     assert (P == 0).any()
-    assert (detection[P == 0] == 0).all()
-    assert (detection[P > 0] > 0.5).all()
+    assert (detection[P == 0] < 0.05).all()
+    assert (detection[P > 0] >= 0.05).all()
     assert np.isfinite(se).all()
+
+
+def test_errors_are_withheld_where_those_of_a_table_are_not_known(fitted):
+    spots, reference = fitted
+    table = um.pp.signatures(reference, "cell_type", copy=True).varm["signatures"]
+    out = um.tl.deconvolve(spots, table, copy=True)
+    assert out.obsm["deconvolve_se"].isna().all(axis=None)
+    assert out.obsm["deconvolve_detection"].isna().all(axis=None)
+    assert out.uns["deconvolve"]["chosen"]["errors"].startswith("withheld")
 
 
 def test_detected_types_are_there(fitted):

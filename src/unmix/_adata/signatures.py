@@ -9,6 +9,7 @@ import pandas as pd
 
 from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
 from unmix._settings import logger
+from unmix.core.shrinkage import shrink_sizes
 from unmix.core.signatures import (
     Signatures,
     choose_markers,
@@ -45,7 +46,7 @@ class Signature:
     """Sampling variance of every entry, where the reference is made of cells."""
     n_cells: np.ndarray | None = None
     sizes: np.ndarray | None = None
-    """Mean counts per cell of every type, where the reference is made of cells."""
+    """Mean counts per cell of every type, where the reference is made of cells; shrunk where the cells are few."""
     between: np.ndarray | None = None
     """Variance between donors of every gene, relative to the squared profile, where donors are told apart."""
 
@@ -191,7 +192,8 @@ def read_signature(
     is_marker = np.zeros(found.profiles.shape, dtype=bool)
     for k, markers in enumerate(choice.markers):
         is_marker[markers, k] = True
-    known = (found.variances, found.n_cells, found.sizes, found.between)
+    sizes = shrink_sizes(found.sizes, found.size_variances / found.n_cells)
+    known = (found.variances, found.n_cells, sizes, found.between)
     return Signature(genes, names, found.profiles, is_marker, *known)
 
 

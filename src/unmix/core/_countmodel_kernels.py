@@ -158,6 +158,25 @@ def fit_rows(indptr, genes, y, A, phi, W, max_iter, target=None, precision=None)
 
 
 @nb.njit(cache=True, nogil=True)
+def _information_at(indptr, genes, y, A, phi, W, target, precision):  # type: ignore[no-untyped-def]
+    n, (G, K) = W.shape[0], A.shape
+    sums, m = A.sum(axis=0), np.empty(G)
+    score, H = np.empty((n, K)), np.empty((n, K, K))
+    for i in range(n):
+        own, counts = genes[indptr[i] : indptr[i + 1]], y[indptr[i] : indptr[i + 1]]
+        _log_lik(own, counts, A, W[i], phi, sums, target[i], precision[i], m)
+        _derivatives(own, counts, A, W[i], phi, sums, target[i], precision[i], m, score[i], H[i])
+    return score, H
+
+
+def information_at(indptr, genes, y, A, phi, W, target=None, precision=None):  # type: ignore[no-untyped-def]
+    """Return the score (N, K) and the observed information (N, K, K) of every row's weights; see `_fit_rows`."""
+    if target is None:
+        target = precision = np.zeros_like(W)
+    return _information_at(indptr, genes, y, A, phi, W, target, precision)
+
+
+@nb.njit(cache=True, nogil=True)
 def column_counts(indptr, genes, y, A, phi, W):  # type: ignore[no-untyped-def]
     """Return what falls to the last column of A: its share of every gene's counts, and the sum of its weights.
 

@@ -7,6 +7,8 @@ Symbols: y_ig is the count of gene g in spot i, S_gk the profile of type k, w_ik
     S_gk ~ posterior of empirical-Bayes shrinkage given the reference's cells     (:mod:`unmix.core.shrinkage`)
     log p_g ~ N(0, tau^2)                                                         (:mod:`unmix.core.platform`)
 
+    w_ik ~ (1 - pi_k) delta_0 + pi_k TN           the tissue's own frequencies and amounts (:mod:`unmix.core.abundance`)
+
 Genes are not chosen: a gene that no type changes is shrunk to its mean and says nothing; a highly expressed one is held
 by phi; one that few cells of the reference have seen is shrunk and says little of its factor. tau and phi are
 estimated from the spots, by the scatter of the factors and by likelihood; no choice looks at anything but X, S and V.
@@ -19,10 +21,11 @@ import numpy as np
 from scipy import sparse
 
 from unmix.core._countmodel_kernels import fit_rows
+from unmix.core.abundance import posterior
 from unmix.core.blocks import Block, map_rows
 from unmix.core.countmodel_shared import MAX_ITER, CountModel, csr_parts, estimate_model, information_of_genes, start
 from unmix.core.platform import face_inverse
-from unmix.core.share_errors import ShareErrors, errors_of_block
+from unmix.core.share_errors import ShareErrors, share_errors, with_scatter
 from unmix.core.smoothing import Smoothing, choose_strength, neighbour_prior
 
 MIN_MEAN = 0.1
@@ -34,12 +37,16 @@ class CountModelResult:
     """Weights of every spot and how far they can be trusted; rows without counts are NaN."""
 
     weights: np.ndarray
-    """W, shape (N, K): RNA of every type, in counts divided by the profiles' unit; exact zeros at the bound."""
+    """W, shape (N, K): RNA of every type, in counts divided by the profiles' unit; exact zeros for types that are absent.
+
+    Posterior means where the tissue has enough spots for a prior, otherwise the likeliest weights."""
     covariance: np.ndarray
-    """Covariance of every row of W, shape (N, K, K); zeros for types at the bound. No rows where errors of shares are
-    computed on the way."""
+    """Covariance of every row of W, shape (N, K, K); zeros for absent types. No rows where errors of shares are computed on
+    the way."""
+    present: np.ndarray
+    """Posterior probability that the type is present, shape (N, K); NaN without a prior."""
     log_likelihood: np.ndarray
-    """Shape (N,)."""
+    """Shape (N,); this and what follows are of the likeliest weights."""
     pearson: np.ndarray
     """Pearson statistic over its expectation, shape (N,); about 1 where the reference explains the spot."""
     unexplained: np.ndarray
@@ -67,6 +74,8 @@ def fit_count_model(
     platform: bool | None = None,
     dispersion: float | None = None,
     unknown: bool = False,
+    prior: bool = True,
+    units: np.ndarray | None = None,
     graph: sparse.csr_array | None = None,
     smoothing: float | None = None,
     errors: ShareErrors | None = None,
@@ -96,6 +105,12 @@ def fit_count_model(
     unknown
         Whether one more type is looked for in the spots (:mod:`unmix.core.unknown`); W then has its weights in one more,
         last column, where the likelihood supports it.
+    prior
+        Whether amounts are posterior means under the tissue's own prior, where V is given and there are spots enough to
+        learn it from (:mod:`unmix.core.abundance`), instead of the likeliest ones.
+    units
+        RNA of a cell of every type in the units of W, shape (K,), for the prior, which is about cells; `None` where it is
+        not known, and amounts of RNA are used.
     graph
         Weights of every spot's neighbours, shape (N, N), for smoothing (:mod:`unmix.core.smoothing`); `None` for none.
     smoothing
@@ -129,12 +144,12 @@ def fit_count_model(
     _check(columns, S, V, unknown)
     walk: dict[str, Any] = {"n_jobs": n_jobs, "block_rows": block_rows}
     options: dict[str, Any] = {"between": between, "platform": platform, "dispersion": dispersion, "unknown": unknown}
-    model = estimate_model(X, S, V, columns=columns, **options, **walk)
+    model = estimate_model(X, S, V, columns=columns, prior=prior, units=units, **options, **walk)
     fit = _Fit(X, errors, walk)
     if graph is None or smoothing == 0:
         return fit.run(model)
-    alone = _Fit(X, None, walk).run(model)
-    return _smooth(fit, alone, graph, smoothing, rng)
+    alone = _Fit(X, None, walk).run(replace(model, abundance=None))
+    return _smooth(fit, model, alone, graph, smoothing, rng)
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,10 @@ class _Fit:
         if self.errors is None:
             parts = map_rows(_fit_block, self.X, *prior, constants=(model,), desc=desc, **self.walk)
             return CountModelResult(**dict(zip(names, parts, strict=False)), model=model, smoothing=smoothing)
-        cells, constants = self.errors.cells(self.X.shape[0]), (model, *self.errors.constants(model))
+        sizes, scatter = self.errors.constants(model)
+        if scatter is not None:
+            model = replace(model, chosen=model.chosen | {"cells_per_spot": self.errors.described(model, scatter)})
+        cells, constants = self.errors.cells(self.X.shape[0]), (model, sizes, scatter)
         W, se, *parts = map_rows(_fit_errors, self.X, cells, *prior, constants=constants, desc=desc, **self.walk)
         none = np.zeros((0, W.shape[1], W.shape[1]))
         named = dict(zip(names, (W, none, *parts), strict=False))
@@ -161,15 +179,15 @@ class _Fit:
 
 
 def _smooth(
-    fit: _Fit, alone: CountModelResult, graph: sparse.csr_array, strength: float | None, rng: Any
+    fit: _Fit, model: CountModel, alone: CountModelResult, graph: sparse.csr_array, strength: float | None, rng: Any
 ) -> CountModelResult:
-    """Fit every row again, expected about its neighbours' first fits."""
-    chosen = None if strength is not None else choose_strength(fit.X, alone.model, graph, np.random.default_rng(rng))
+    """Fit every row again, expected about its neighbours' likeliest fits."""
+    chosen = None if strength is not None else choose_strength(fit.X, model, graph, np.random.default_rng(rng))
     used = chosen.strength if chosen is not None else float(strength or 0.0)
     how = "as asked" if chosen is None else f"by held-out genes, z = {chosen.z:.1f} against spots elsewhere"
-    model = replace(alone.model, chosen=alone.model.chosen | {"smoothing": f"{used:g}: {how}"})
+    model = replace(model, chosen=model.chosen | {"smoothing": f"{used:g}: {how}"})
     if used == 0:
-        return fit.run(model, smoothing=chosen) if fit.errors else replace(alone, model=model, smoothing=chosen)
+        return fit.run(model, smoothing=chosen)
     prior = neighbour_prior(alone.weights, alone.covariance, graph, used)
     return fit.run(model, prior.target, prior.precision, smoothing=chosen, desc="count model with neighbours")
 
@@ -192,14 +210,21 @@ def _fit_block(block: Block, *prior_and_model: Any) -> tuple[np.ndarray, ...]:
     *prior, model = prior_and_model
     Y = sparse.csr_array(block[:, model.columns], dtype=np.float64) * model.scale
     A = model.S * np.exp(model.log_p)[:, None]
-    W, value, H, pearson, *_ = fit_rows(*csr_parts(Y), A, model.dispersion, start(Y, A), MAX_ITER, *prior)
-    inverse = face_inverse(H, W)
-    covariance = inverse + inverse @ (model.shared + _sampling(model, Y.shape[0], W)) @ inverse
+    rows = csr_parts(Y)
+    W, value, H, pearson, *_ = fit_rows(*rows, A, model.dispersion, start(Y, A), MAX_ITER, *prior)
+    errors = model.shared + _sampling(model, Y.shape[0], W)
+    if model.abundance is None:
+        inverse = face_inverse(H, W)
+        weights, covariance, present = W, inverse + inverse @ errors @ inverse, np.full_like(W, np.nan)
+    else:
+        found = posterior(rows, A, model.dispersion, W, model.abundance, errors, *prior)
+        weights, covariance, present = found.weights, found.covariance, found.present
     empty = np.asarray(Y.sum(axis=1)).ravel() <= 0
     expected = max(len(model.genes) - A.shape[1], 1)
     unexplained, correlation, rmse, misfit = _row_fit(Y, A, W, model)
     covariance, rmse = covariance / model.scale**2, rmse / model.scale
-    results = (W / model.scale, covariance, value, pearson / expected, unexplained, correlation, rmse, misfit)
+    weights = weights / model.scale
+    results = (weights, covariance, present, value, pearson / expected, unexplained, correlation, rmse, misfit)
     for values in results:
         values[empty] = np.nan
     return results
@@ -207,9 +232,11 @@ def _fit_block(block: Block, *prior_and_model: Any) -> tuple[np.ndarray, ...]:
 
 def _fit_errors(block: Block, cells: np.ndarray, *rest: Any) -> tuple[np.ndarray, ...]:
     """Fit the rows of a block as :func:`_fit_block`, with the errors of shares in the place of covariances."""
-    *prior_and_model, sizes, b, Omega = rest
-    W, covariance, *others = _fit_block(block, *prior_and_model)
-    return (W, errors_of_block(W, covariance, cells, sizes, b, Omega), *others)
+    *prior_and_model, sizes, scatter = rest
+    W, covariance, present, *others = _fit_block(block, *prior_and_model)
+    if scatter is not None:
+        covariance = with_scatter(W, covariance, scatter, cells, present)
+    return (W, share_errors(W, covariance, sizes), present, *others)
 
 
 def _sampling(model: CountModel, n_rows: int, W: np.ndarray) -> np.ndarray:

@@ -11,8 +11,10 @@ from scipy import sparse
 from scipy.special import gammaln
 
 from unmix.core._countmodel_kernels import fit_rows
+from unmix.core.abundance import Abundance, estimate_abundance
 from unmix.core.blocks import Block, map_rows
 from unmix.core.platform import PooledFit, estimate_tau, face_inverse, newton_step, shared_covariance
+from unmix.core.profile_prior import shrink_alike
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
 from unmix.core.unknown import find_unknown
 
@@ -55,10 +57,20 @@ class CountModel:
     """Counts of every gene over the spots used for estimation, shape (G,)."""
     expected: np.ndarray
     """Their means under the model, platform factors included, shape (G,)."""
+    excess: np.ndarray
+    """Sum of the squared residuals over those spots, beyond the counting noise of their means, shape (G,)."""
+    total: np.ndarray
+    """Sum of the likeliest weights over those spots, shape (K,)."""
+    n_spots: int
+    """How many spots those are."""
     chosen: dict[str, Any]
     """What was chosen, and by what."""
     unknown: bool = False
     """Whether the last profile is of a type that the reference lacks."""
+    sampled: bool = True
+    """Whether the sampling of the profiles is known; without it the errors of the weights are too small."""
+    abundance: Abundance | None = None
+    """How common the types are in the tissue; `None` where it has too few spots, or V is not known."""
 
 
 def information_of_genes(S: np.ndarray) -> np.ndarray:
@@ -98,6 +110,8 @@ def estimate_model(
     platform: bool | None = None,
     dispersion: float | None = None,
     unknown: bool = False,
+    prior: bool = True,
+    units: np.ndarray | None = None,
     n_jobs: int = 1,
     block_rows: int | None = None,
 ) -> CountModel:
@@ -107,9 +121,8 @@ def estimate_model(
     """
     platform = V is not None if platform is None else platform
     dispersion = 0.0 if V is None and dispersion is None else dispersion
-    shrunk = _shrink(S, V, between)
-    genes = keep_informative(shrunk.mean)
-    S_kept, V_kept = shrunk.mean[genes], shrunk.variance[genes]
+    shrunk, genes = _shrink(S, V, between)
+    S_kept, V_kept = shrunk.mean, shrunk.variance
     where = genes if columns is None else columns[genes]
     sample = _sample(X, where, n_jobs=n_jobs, block_rows=block_rows)
     scale = 1.0 if (sample.data == np.rint(sample.data)).all() else _scale_to_counts(sample, S_kept)
@@ -117,19 +130,39 @@ def estimate_model(
     state = _estimate_shared(sample, S_kept, V_kept, platform, dispersion)
     if unknown:
         S_kept, V_kept, state = _with_unknown(sample, S_kept, V_kept, state, shrunk.strengths, platform, dispersion)
+    known = _abundance(sample, S_kept, state, units) if prior and V is not None else None
+    state["abundance"] = known
+    learned = f"posterior means, the prior by likelihood of {sample.shape[0]} observations"
+    state["chosen"]["amounts"] = "the likeliest" if known is None else learned
     state["chosen"]["genes"] = f"{len(genes)} of {S.shape[0]}, holding {INFORMATION:.0%} of the information on types"
     why = "X holds counts" if scale == 1 else "one over the dispersion of the Poisson fit"
     state["chosen"]["scale"] = f"{scale:.4g}: {why}"
+    state["sampled"] = V is not None
     return CountModel(genes=genes, columns=where, S=S_kept, V=V_kept, scale=scale, **state)
 
 
-def _shrink(S: np.ndarray, V: np.ndarray | None, between: np.ndarray | None) -> ShrunkProfiles:
-    """Shrink the profiles; the tissue is of one more donor, whose own differences the variances then hold too."""
+def _shrink(S: np.ndarray, V: np.ndarray | None, between: np.ndarray | None) -> tuple[ShrunkProfiles, np.ndarray]:
+    """Choose the genes and shrink their profiles.
+
+    The tissue is of one more donor, whose own differences the variances then hold too.
+    """
     if V is None:
-        return ShrunkProfiles(S, np.zeros_like(S), np.full(S.shape[1], np.inf), np.zeros_like(STRENGTHS))
+        genes = keep_informative(S)
+        nothing = np.zeros_like(S[genes])
+        return ShrunkProfiles(S[genes], nothing, np.full(S.shape[1], np.inf), np.zeros_like(STRENGTHS)), genes
     shrunk = shrink_profiles(S, V)
-    extra = 0.0 if between is None else between[:, None] * shrunk.mean**2
-    return replace(shrunk, variance=shrunk.variance + extra)
+    genes = keep_informative(shrunk.mean)
+    alike = shrink_alike(S[genes], replace(shrunk, mean=shrunk.mean[genes], variance=shrunk.variance[genes]))
+    extra = 0.0 if between is None else between[genes, None] * alike.mean**2
+    return replace(alike, variance=alike.variance + extra), genes
+
+
+def _abundance(Y: sparse.csr_array, S: np.ndarray, state: dict[str, Any], units: np.ndarray | None) -> Abundance | None:
+    """Estimate the prior of the types' amounts; a cell of the unknown type has as much RNA as the others on average."""
+    size = np.ones(S.shape[1]) if units is None else np.append(units, np.full(S.shape[1] - len(units), units.mean()))
+    A = S * np.exp(state["log_p"])[:, None]
+    W = _pass(Y, S, state["log_p"], state["dispersion"], start(Y, A))[0]
+    return estimate_abundance(csr_parts(Y), A, state["dispersion"], W, size)
 
 
 def _sample(X: Any, genes: np.ndarray, **walk: Any) -> sparse.csr_array:
@@ -213,6 +246,9 @@ def _estimate_shared(
         "shared": shared,
         "observed": observed,
         "expected": expected,
+        "excess": squared_residuals(Y, S * np.exp(log_p)[:, None], W) - expected,
+        "total": W.sum(axis=0),
+        "n_spots": Y.shape[0],
         "chosen": chosen,
     }
 
@@ -226,6 +262,20 @@ def relative_variance(S: np.ndarray, V: np.ndarray, total: np.ndarray) -> np.nda
     array([0.0625])
     """
     return V @ total**2 / np.maximum((S @ total) ** 2, 1e-300)
+
+
+def squared_residuals(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """Return the sum over spots of squared differences of counts and means, shape (G,), without a dense matrix of Y.
+
+    Examples
+    --------
+    >>> squared_residuals(sparse.csr_array(np.array([[3.0, 0.0]])), np.array([[1.0], [2.0]]), np.array([[1.0]]))
+    array([4., 4.])
+    """
+    rows = np.repeat(np.arange(Y.shape[0]), np.diff(Y.indptr))
+    fitted = np.einsum("ek,ek->e", W[rows], A[Y.indices])
+    counted = np.bincount(Y.indices, Y.data * (Y.data - 2 * fitted), minlength=Y.shape[1])
+    return counted + np.einsum("gk,kl,gl->g", A, W.T @ W, A, optimize=True)
 
 
 def choose_dispersion(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray) -> float:

@@ -64,6 +64,8 @@ class Options:
     """Relative variance between donors (G,), for `"auto"`."""
     unknown: bool = False
     """Whether `"auto"` looks for a type that the signatures lack."""
+    sizes: np.ndarray | None = None
+    """RNA of a cell of every type (K,), for the prior of `"auto"`."""
     graph: sparse.csr_array | None = None
     """Neighbour weights (N, N), for the smoothing of `"auto"`."""
     smoothing: float | None = None
@@ -118,6 +120,7 @@ def _fit_counts(X: Any, S: np.ndarray, columns: np.ndarray, options: Options, n_
         columns=columns,
         between=options.between,
         unknown=options.unknown,
+        units=options.sizes,
         graph=options.graph,
         smoothing=options.smoothing,
         errors=options.errors,

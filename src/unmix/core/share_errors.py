@@ -5,9 +5,11 @@ Symbols: w_i the weights of row i (K,), C_i their covariance (K, K), s_k what ty
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from unmix.core.countmodel_shared import CountModel
+from unmix.core.scatter import CellScatter
 
 
 @dataclass(frozen=True)
@@ -16,21 +18,33 @@ class ShareErrors:
 
     sizes: np.ndarray | None = None
     """What every type's weight is divided by before shares are taken, shape (K,)."""
-    scatter: Callable[[Any], tuple[np.ndarray, np.ndarray]] | None = None
+    scatter: Callable[[CountModel], CellScatter] | None = None
     """Returns, for the count model, what :func:`unmix.core.scatter.cell_scatter` does."""
-    cells_per_spot: float | np.ndarray = 1.0
+    cells_per_spot: float | np.ndarray | None = None
+    """How many cells a row holds, all rows or every one of them, shape (N,); `None` where the scatter's estimate is used."""
 
     def cells(self, n_obs: int) -> np.ndarray:
-        """Return how many cells every row holds, shape (N,)."""
-        return np.broadcast_to(np.asarray(self.cells_per_spot, dtype=np.float64), (n_obs,))
+        """Return how many cells every row holds, shape (N,), NaN where it is not known."""
+        known = np.nan if self.cells_per_spot is None else self.cells_per_spot
+        return np.broadcast_to(np.asarray(known, dtype=np.float64), (n_obs,))
 
-    def constants(self, model: Any) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        """Return the sizes, and b and Omega of the scatter; a type that the reference lacks has the mean size."""
+    def constants(self, model: CountModel) -> tuple[np.ndarray | None, CellScatter | None]:
+        """Return the sizes and the scatter; a type that the reference lacks has the mean size."""
         sizes = self.sizes
         if sizes is not None and len(sizes) < model.S.shape[1]:
             sizes = np.append(sizes, sizes.mean())
-        b, Omega = (None, None) if self.scatter is None else self.scatter(model)
-        return sizes, b, Omega
+        return sizes, None if self.scatter is None else self.scatter(model)
+
+    def described(self, model: CountModel, scatter: CellScatter) -> str:
+        """Return how many cells a row holds on average, and how that is known."""
+        if self.cells_per_spot is not None:
+            return f"{np.mean(self.cells_per_spot):.3g}, as given"
+        n = (model.total / scatter.unit).sum() / model.n_spots / max(scatter.capture * model.scale, 1e-300)
+        return (
+            f"{n:.3g}, estimated from the residuals"
+            if scatter.capture > 0
+            else "unlimited, estimated from the residuals"
+        )
 
 
 def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
@@ -58,36 +72,31 @@ def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray 
 
 
 def with_scatter(
-    W: np.ndarray, covariance: np.ndarray, b: np.ndarray, Omega: np.ndarray, cells_per_spot: float | np.ndarray
+    W: np.ndarray,
+    covariance: np.ndarray,
+    scatter: CellScatter,
+    cells_per_spot: float | np.ndarray,
+    present: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the covariances of the weights with the scatter of `cells_per_spot` cells added, shape (N, K, K).
+    """Return the covariances of the weights with the scatter of the cells added, shape (N, K, K).
 
     Parameters
     ----------
     W, covariance
         Weights, shape (N, K), and their covariances.
-    b, Omega
+    scatter
         From :func:`unmix.core.scatter.cell_scatter`.
     cells_per_spot
-        How many cells a spot holds: on average, or every one of them, shape (N,).
+        How many cells a spot holds: on average, or every one of them, shape (N,); NaN for the scatter's estimate of the
+        capture (and one cell at least).
+    present
+        Probability that a type is present, shape (N, K), as far as its weight answers to the counts; NaN for 1.
     """
     W = np.nan_to_num(W)
-    cells = W / b
-    capture = cells.sum(axis=1) / np.maximum(cells_per_spot, 1.0)
-    added = np.einsum("ik,kab->iab", capture[:, None] * cells, Omega)
-    free = W > 0
-    return covariance + np.where(free[:, :, None] & free[:, None, :], added, 0.0)
-
-
-def errors_of_block(
-    W: np.ndarray,
-    covariance: np.ndarray,
-    cells: np.ndarray,
-    sizes: np.ndarray | None,
-    b: np.ndarray | None,
-    Omega: np.ndarray | None,
-) -> np.ndarray:
-    """Return the errors of the shares of some rows, with scatter where it is known."""
-    if b is not None and Omega is not None:
-        covariance = with_scatter(W, covariance, b, Omega, cells)
-    return share_errors(W, covariance, sizes)
+    cells = W / scatter.unit
+    total = cells.sum(axis=1)
+    given = np.broadcast_to(cells_per_spot, total.shape)
+    capture = np.where(np.isnan(given), np.minimum(scatter.capture, total), total / np.fmax(given, 1.0))
+    added = np.einsum("ik,kab->iab", capture[:, None] * cells, scatter.covariance)
+    there = (W > 0) * (1.0 if present is None else np.where(np.isnan(present), 1.0, present))
+    return covariance + added * there[:, :, None] * there[:, None, :]

@@ -11,6 +11,7 @@ marginal likelihood over all genes (as in adaptive shrinkage, Stephens 2017), so
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp, xlogy
 
 STRENGTHS = np.array([0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0])
@@ -125,6 +126,42 @@ def shrink_one(
     for j, a in enumerate(STRENGTHS):
         shares[:, j] = E / (E + a / m)
     return mean[:, 0], variance[:, 0], (_responsibilities(log_lik, weights) * shares).sum(axis=1)
+
+
+def shrink_sizes(sizes: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Shrink the sizes of the types' cells towards their geometric mean, as far as few cells say little of them.
+
+    `log size_k ~ N(log true_k, v_k)`, `log true_k ~ N(mu, t)`: mu and t by the estimator of Paule and Mandel, which makes the
+    weighted sum of squares equal its expectation.
+
+    Parameters
+    ----------
+    sizes
+        Mean counts of a cell, shape (K,).
+    variances
+        Sampling variances of their logs, v, shape (K,).
+
+    References
+    ----------
+    Paule, R. C. and Mandel, J. (1982) Consensus values and weighting factors. J. Res. Natl. Bur. Stand. 87, 377.
+
+    Examples
+    --------
+    >>> shrink_sizes(np.array([1000.0, 1100.0, 4000.0]), np.array([1e-6, 1e-6, 0.5])).round()
+    array([1000., 1100., 1907.])
+    """
+    log, t = np.log(sizes), 0.0
+
+    def excess(t: float) -> float:
+        weight = 1 / (variances + t)
+        return float((weight * (log - np.average(log, weights=weight)) ** 2).sum()) - (len(log) - 1)
+
+    if not (variances > 0).all() or len(log) < 3:
+        return sizes
+    if excess(0.0) > 0:
+        t = float(brentq(excess, 0.0, 100.0 * (1 + np.ptp(log) ** 2)))
+    center = np.average(log, weights=1 / (variances + t))
+    return np.exp(center + (log - center) * t / (t + variances))
 
 
 def _log_marginal(n: np.ndarray, E: np.ndarray, m: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ class Moments:
     """Cells of every type, shape (K,)."""
     depth: np.ndarray
     """Sum of the depths n_c, shape (K,)."""
+    depth_squared: np.ndarray
+    """Sum of their squares, shape (K,)."""
     share: np.ndarray
     share_squared: np.ndarray
     log: np.ndarray
@@ -56,6 +58,8 @@ class Signatures:
     """Shape (K,)."""
     sizes: np.ndarray
     """Mean depth of a type's cells in counts, shape (K,)."""
+    size_variances: np.ndarray
+    """Variance of a cell's depth relative to the squared mean, shape (K,); drawn towards that of all types."""
     shrinkage: np.ndarray
     """Weight of the pooled mean in a type's profile, 0 for types with enough cells; shape (K,)."""
     between: np.ndarray | None = None
@@ -103,9 +107,8 @@ def _moments_of_block(block: Block, labels: np.ndarray, n_types: int) -> tuple[n
     _add_cells(cells.indptr.astype(np.int64), cells.indices.astype(np.int64), data, labels, SCALE, sums)
     totals = np.asarray(cells.sum(axis=1, dtype=np.float64)).ravel()
     used = (labels >= 0) & (totals > 0)
-    of_type = np.zeros((2, n_types))
-    np.add.at(of_type[0], labels[used], 1.0)
-    np.add.at(of_type[1], labels[used], totals[used])
+    powers = totals[used] ** np.arange(3)[:, None]
+    of_type = np.stack([np.bincount(labels[used], weights=power, minlength=n_types) for power in powers])
     return of_type, sums
 
 
@@ -133,7 +136,7 @@ def moments(X: object, labels: np.ndarray, n_types: int, *, n_jobs: int = 1) -> 
     of_type, sums = reduce_rows(
         _moments_of_block, X, labels, constants=(n_types,), n_jobs=n_jobs, desc="signatures of the reference"
     )
-    return Moments(of_type[0], of_type[1], sums[0], sums[1], sums[2], sums[3])
+    return Moments(of_type[0], of_type[1], of_type[2], sums[0], sums[1], sums[2], sums[3])
 
 
 def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
@@ -174,8 +177,16 @@ def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
         q_values.T.copy(),
         m.n_cells.astype(np.int64),
         m.depth / m.n_cells,
+        _size_variances(m),
         weight,
     )
+
+
+def _size_variances(m: Moments) -> np.ndarray:
+    mean, df = m.depth / m.n_cells, np.maximum(m.n_cells - 1, 0.0)
+    squares = np.maximum(m.depth_squared / mean**2 - m.n_cells, 0.0)
+    overall = squares.sum() / max(df.sum(), 1.0)
+    return (squares + PRIOR_DF * overall) / (df + PRIOR_DF)
 
 
 def pool_moments(m: Moments, n_types: int) -> Moments:

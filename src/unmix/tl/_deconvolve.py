@@ -16,7 +16,7 @@ from unmix.core.cibersort import Absolute
 from unmix.core.countmodel_shared import CountModel
 from unmix.core.deconvolution import Method, Options, fit_null
 from unmix.core.deconvolution import fit as fit_weights
-from unmix.core.scatter import cell_scatter
+from unmix.core.scatter import CellScatter, cell_scatter
 from unmix.core.share_errors import ShareErrors
 from unmix.tl._deconvolve_options import (
     cells_of_spots,
@@ -48,7 +48,7 @@ def deconvolve(
     quantile_normalize: bool = False,
     degenerate: Literal["nan", "poisson"] = "nan",
     as_rna: bool = False,
-    cells_per_spot: float | str = 8.0,
+    cells_per_spot: float | str | None = None,
     n_perms: int = 0,
     key_added: str = "deconvolve",
     rng: int | np.random.Generator | None = 0,
@@ -113,7 +113,8 @@ def deconvolve(
     cells_per_spot
         About how many cells an observation holds, or the column of `obs` that gives it for every one; then numbers of cells
         are stored too. The standard errors of `"auto"` depend on it: the fewer cells, the more their own differences from
-        their types' means count. `inf` leaves that out (bulk).
+        their types' means count. `inf` leaves that out (bulk); `None` estimates it, by how much more the counts of
+        observations vary about their fits than counting would make them, against how cells of a type vary.
     n_perms
         Permutations for a p-value per spot, for each of up to ten strata of depth; 0 for none.
     key_added
@@ -134,9 +135,12 @@ def deconvolve(
         type's name is stored as `_`; :func:`unmix.get.proportions` gives the original names.
     `obsm[key_added + "_se"]` : DataFrame, n_obs x types
         With `"auto"`: standard errors of the proportions, from counting, the sampling of the reference, the platform
-        factors and, where the reference is made of cells, the scatter of `cells_per_spot` cells about their types' means.
+        factors and the scatter of `cells_per_spot` cells about their types' means; NaN where the reference is a table,
+        whose errors are not known.
     `obsm[key_added + "_detection"]` : DataFrame, n_obs x types
-        With `"auto"`: how probable a type's presence is, `Phi(proportion / se)`; 0 where the proportion is 0.
+        With `"auto"`: how probable a type's presence is, given the counts and how common the type is in the tissue; where
+        it is below 0.05, the proportion is 0. With fewer than 20 observations it is `Phi(proportion / se)`, and 0 where the
+        proportion is 0; NaN where the reference is a table.
     `obsm[key_added + "_cells"]` : DataFrame, n_obs x types
         Where `cells_per_spot` names a column and the proportions are of cells: numbers of cells, the proportions times it.
     `obs[key_added + "_unknown"]` : float
@@ -218,7 +222,7 @@ def deconvolve(
     check_collinear(aligned.signature)
     S, columns = aligned.signature.profiles, aligned.columns
     scatter = None
-    if isinstance(reference, AnnData) and np.isfinite(n_cells).all():
+    if isinstance(reference, AnnData) and (n_cells is None or np.isfinite(n_cells).all()):
         scatter = scatter_of(aligned.signature, reference, groupby, reference_layer, threads)
     options = Options(
         gene_weights=weights_of_genes(aligned.signature, gene_weights),
@@ -228,6 +232,7 @@ def deconvolve(
         refit_degenerate=degenerate == "poisson",
         between=aligned.signature.between,
         unknown=unknown,
+        sizes=aligned.signature.sizes,
         graph=graph,
         smoothing=None if smoothing is None or smoothing == "auto" else float(smoothing),
         errors=ShareErrors(None if as_rna or absolute else aligned.signature.sizes, scatter, n_cells),
@@ -245,10 +250,10 @@ def deconvolve(
 
 def scatter_of(
     signature: Signature, reference: AnnData, groupby: str | None, layer: str | None, n_jobs: int
-) -> Callable[[CountModel], tuple[np.ndarray, np.ndarray]]:
+) -> Callable[[CountModel], CellScatter]:
     """Return what finds, for a count model, the scatter of the reference's cells about their types' means."""
 
-    def scatter(model: CountModel) -> tuple[np.ndarray, np.ndarray]:
+    def scatter(model: CountModel) -> CellScatter:
         matrix, labels = read_matrix(reference, layer), read_labels(reference, str(groupby))
         codes = pd.Index(signature.names).get_indexer([str(name) for name in labels.categories])
         codes = np.where(labels.codes >= 0, codes[labels.codes], -1)

@@ -131,8 +131,8 @@ def neighbour_graph(adata: AnnData, smoothing: Any) -> sparse.csr_array | None:
     return graph
 
 
-def cells_of_spots(adata: AnnData, cells_per_spot: float | str) -> np.ndarray | float:
-    """Return the number of cells of every observation: one number for all, or the column of `obs` that is named.
+def cells_of_spots(adata: AnnData, cells_per_spot: float | str | None) -> np.ndarray | float | None:
+    """Return the number of cells of every observation: one for all, the column of `obs` that is named, `None` if not known.
 
     Raises
     ------
@@ -141,6 +141,8 @@ def cells_of_spots(adata: AnnData, cells_per_spot: float | str) -> np.ndarray | 
     ValueError
         If a number of cells is not positive.
     """
+    if cells_per_spot is None:
+        return None
     if isinstance(cells_per_spot, str):
         if cells_per_spot not in adata.obs:
             msg = f"`cells_per_spot` {cells_per_spot!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."

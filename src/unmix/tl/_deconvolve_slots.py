@@ -77,9 +77,15 @@ def add_count_model(
 ) -> None:
     """Add errors, detection, diagnostics and choices of the count model to the slots."""
     se = found.se if found.se is not None else np.full_like(found.weights, np.nan)
-    detection = np.where(se > 0, norm.cdf(proportions / np.where(se > 0, se, 1.0)), (proportions > 0).astype(float))
-    detection[np.isnan(proportions)] = np.nan
-    detection[proportions == 0] = 0.0
+    detection = found.present
+    if found.model.abundance is None:
+        detection = np.where(se > 0, norm.cdf(proportions / np.where(se > 0, se, 1.0)), (proportions > 0).astype(float))
+        detection[proportions == 0] = 0.0
+    detection = np.where(np.isnan(proportions), np.nan, detection)
+    errors = "from counts, profiles, platform factors and cells"
+    if not found.model.sampled:
+        se, detection = np.full_like(se, np.nan), np.full_like(se, np.nan)
+        errors = "withheld: a table does not tell how far its entries can be trusted, and counting alone gives too small ones"
     slots.obsm[key + keys.SE] = table_of(se, adata.obs_names, signature.names)
     slots.obsm[key + keys.DETECTION] = table_of(detection, adata.obs_names, signature.names)
     slots.obs[key + keys.UNEXPLAINED] = found.unexplained
@@ -87,7 +93,12 @@ def add_count_model(
     genes, observed, expected = worst_genes(found.model)
     table = pd.DataFrame({"counts": observed, "fitted": expected}, index=signature.genes[genes])
     model = found.model
-    slots.uns[key] |= {"chosen": model.chosen, "tau": model.tau, "dispersion": model.dispersion, "worst_genes": table}
+    slots.uns[key] |= {
+        "chosen": model.chosen | {"errors": errors},
+        "tau": model.tau,
+        "dispersion": model.dispersion,
+        "worst_genes": table,
+    }
     if found.smoothing is not None:
         columns = ["strength", "neighbours", "others"]
         slots.uns[key]["smoothing_curve"] = pd.DataFrame(found.smoothing.curve, columns=columns)
