@@ -1,4 +1,4 @@
-"""What is made from the code besides docstrings: a table of all slots, pictures of the examples, the shell's commands."""
+"""What is made besides docstrings: a table of all slots, pictures of the examples, the shell's commands."""
 
 import doctest
 import inspect
@@ -19,10 +19,19 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Write the table before the sources are read; add pictures while docstrings are."""
     app.connect("builder-inited", write_slots)
     app.connect("builder-inited", write_commands)
+    app.connect("source-read", list_other_pages)
     app.connect("autodoc-process-docstring", add_picture, priority=100)
     app.connect("autodoc-process-docstring", add_mathematics, priority=900)
     app.connect("object-description-transform", tidy_types, priority=900)
     return {"parallel_read_safe": False}
+
+
+def list_other_pages(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the pages that the contents do not name at `OTHER_PAGES`: a new page appears by being there."""
+    if docname == "index":
+        named = {"index", *re.findall(r"^[\w-]+$", source[0], re.M)}
+        pages = {page.stem for page in Path(app.srcdir).glob("*.md") if not page.stem.endswith("protocol")}
+        source[0] = source[0].replace("OTHER_PAGES", "\n".join(sorted(pages - named)))
 
 
 def tidy_types(app: Sphinx, domain: str, objtype: str, content: nodes.Element) -> None:
