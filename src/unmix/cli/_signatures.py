@@ -5,6 +5,8 @@ from typing import Literal
 
 from unmix.cli._files import check_endings, check_outputs, read_data, table, write_outputs
 
+SLOTS = ("signatures", "signatures_logfc", "signatures_qvals")
+
 
 def signatures(
     cells: Path,
@@ -66,6 +68,3 @@ def signatures(
         found[column] = [values.at[gene, kind] for gene, kind in found["cell_type"].items()]
     found = found.sort_values(["cell_type", "log_fold_change"], ascending=[True, False])
     write_outputs([(out, table(profiles)), (markers, table(found)), (out_h5ad, adata.write_h5ad)])
-
-
-SLOTS = ("signatures", "signatures_logfc", "signatures_qvals")
