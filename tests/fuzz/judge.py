@@ -1,0 +1,137 @@
+"""What a call with hostile input may do: give a right answer or one of our own errors, and leave its input alone."""
+
+import hashlib
+import linecache
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+import unmix
+from unmix.cli._files import FileProblem
+
+SOURCE = str(Path(unmix.__file__).parent)
+OWN = (ValueError, TypeError, KeyError, FileProblem, ImportError, FileExistsError)
+PARTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
+
+
+class Defect(Exception):  # noqa: N818
+    """What must not happen."""
+
+
+class Hung(BaseException):
+    """A call took too long; nothing in the library may catch it."""
+
+
+def judge(call: Callable[[], Any], given: Mapping[str, Any], answer: Callable[[Any], None], seconds: float) -> str:
+    """Run a call and return "answer" or the name of our own error; raise Defect for all else."""
+    before = {name: fingerprint(value) for name, value in given.items()}
+    with warnings.catch_warnings(record=True) as warned, time_limit(seconds):
+        warnings.simplefilter("always")
+        try:
+            result = call()
+        except OWN as error:
+            outcome = type(error).__name__
+            check_error(error)
+        except Hung:
+            raise Defect(f"no answer in {seconds} s") from None
+        except BaseException as error:
+            raise Defect(f"{type(error).__name__}: {error}{_where(error)}") from error
+        else:
+            outcome = "answer"
+    for warning in warned:
+        foreign = not warning.category.__module__.startswith("unmix")
+        if foreign and (issubclass(warning.category, RuntimeWarning) or warning.filename.startswith(SOURCE)):
+            raise Defect(f"{warning.category.__name__}: {warning.message} ({warning.filename}:{warning.lineno})")
+    for name, value in given.items():
+        changed = difference(before[name], fingerprint(value), added=outcome == "answer")
+        if changed:
+            raise Defect(f"after {outcome}, {name} is no longer as it was: {changed}")
+    if outcome == "answer":
+        answer(result)
+    return outcome
+
+
+def check_error(error: BaseException) -> None:
+    """Refuse errors that come from inside a library or from a slip of our own, and messages that say nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1]
+    raised = linecache.getline(last.filename, last.lineno or 0).strip().startswith("raise")
+    if not last.filename.startswith(SOURCE) or not raised:
+        raise Defect(f"not our own error: {type(error).__name__}: {error}{_where(error)}") from error
+    if len(str(error)) < 15:
+        raise Defect(f"the message says nothing: {error!r}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(SOURCE)]
+    places = [f"{f.filename.removeprefix(SOURCE)}:{f.lineno} {f.line}" for f in ours[-2:]]
+    return "".join(f"\n    {place}" for place in places)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt Python code that takes longer."""
+
+    def stop(*_: Any) -> None:
+        raise Hung
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def fingerprint(value: Any) -> Any:
+    """Return what tells two values apart to the last bit, nested as the value is."""
+    if isinstance(value, AnnData):
+        parts: dict[str, Any] = {"obs_names": fingerprint(value.obs_names), "var_names": fingerprint(value.var_names)}
+        parts["X"] = fingerprint(value.X) if value.filename is None else "on disk"
+        return {**parts, **{part: fingerprint(getattr(value, part)) for part in PARTS}}
+    if isinstance(value, pd.DataFrame):
+        columns = {f"{i} {name}": fingerprint(value.iloc[:, i]) for i, name in enumerate(value.columns)}
+        return {**columns, "index": fingerprint(value.index)}
+    if isinstance(value, pd.Series):
+        return fingerprint(value.array)
+    if isinstance(value, pd.Categorical):
+        return ("categorical", value.codes.tobytes(), tuple(map(str, value.categories)))
+    if isinstance(value, Mapping):
+        return {str(key): fingerprint(item) for key, item in value.items() if key is not None}
+    if hasattr(value, "dask"):
+        return ("dask", value.name)
+    if sparse.issparse(value):
+        names = [name for name in ("data", "indices", "indptr", "row", "col") if hasattr(value, name)]
+        return (value.format, value.shape, *(fingerprint(getattr(value, name)) for name in names))
+    if isinstance(value, np.ndarray | pd.Index | pd.api.extensions.ExtensionArray):
+        array = np.asarray(value)
+        raw = repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
+        return (array.dtype.str, array.shape, hashlib.sha1(raw).hexdigest())
+    if isinstance(getattr(value, "mod", None), Mapping):
+        return {name: fingerprint(part) for name, part in value.mod.items()}
+    if isinstance(value, list | tuple):
+        return tuple(fingerprint(item) for item in value)
+    return repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+
+
+def difference(before: Any, after: Any, *, added: bool, where: str = "") -> str:
+    """Return where two fingerprints differ, or nothing; with `added`, new entries do not count."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return "" if before == after else where or "the value"
+    if set(before) - set(after) or (not added and set(after) - set(before)):
+        return f"{where}{sorted(set(before) ^ set(after))}"
+    for key in before:
+        found = difference(before[key], after[key], added=added, where=f"{where}[{key}]")
+        if found:
+            return found
+    return ""
