@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from unmix._adata.arguments import checked
 from unmix._adata.keys import column_names
 
 if TYPE_CHECKING:
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 Table: TypeAlias = "pd.DataFrame | np.ndarray"
 """Observations x types, by name or by position."""
 
+LARGEST = 1e15
+"""Values beyond this are no proportions, numbers of cells or scores."""
+
 __all__ = ["align", "coverage", "evaluate", "jensen_shannon", "per_type"]
 
 
+@checked
 def align(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.DataFrame"]:
     """Bring an estimate and a truth to the same rows and types.
 
@@ -72,6 +77,7 @@ def align(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.DataFrame
     return x.set_axis(names, axis=1), y.loc[x.index].set_axis(names, axis=1)
 
 
+@checked
 def evaluate(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.Series":
     """Summarise in one column how close an estimate is to the truth.
 
@@ -124,6 +130,7 @@ def evaluate(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.S
     return pd.Series(summary, name="value")
 
 
+@checked
 def per_type(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.DataFrame":
     r"""Compare an estimate with the truth type by type.
 
@@ -180,7 +187,8 @@ def per_type(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.D
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def jensen_shannon(estimated: np.ndarray, truth: np.ndarray) -> np.ndarray:
+@checked
+def jensen_shannon(estimated: Table, truth: Table) -> np.ndarray:
     r"""Return the Jensen-Shannon divergence of every row, in bits.
 
     :math:`\tfrac12 KL(p \| m) + \tfrac12 KL(q \| m)` with :math:`m = (p + q) / 2` and logarithms to base 2: from 0
@@ -205,13 +213,15 @@ def jensen_shannon(estimated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     >>> jensen_shannon(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
     [0.0, 1.0]
     """
-    p, q = _to_sum_one(np.maximum(estimated, 0.0)), _to_sum_one(np.asarray(truth, dtype=float))
+    x, y = _by_position(estimated, truth)
+    p, q = _to_sum_one(np.maximum(x.to_numpy(), 0.0)), _to_sum_one(y.to_numpy())
     divergence = _entropy_bits((p + q) / 2) - (_entropy_bits(p) + _entropy_bits(q)) / 2
     divergence[p.sum(axis=1) == 0] = 1.0
     divergence[q.sum(axis=1) == 0] = np.nan
     return np.clip(divergence, 0.0, 1.0)
 
 
+@checked
 def coverage(estimated: Table, se: Table, truth: Table, *, level: float = 0.9) -> "pd.Series":
     """Return per type how often the interval estimate ± z · se contains the truth.
 
@@ -276,7 +286,7 @@ def _by_position(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.Da
     import pandas as pd
 
     named = next((t for t in (estimated, truth) if isinstance(t, pd.DataFrame)), None)
-    x, y = np.asarray(estimated, dtype=float), np.asarray(truth, dtype=float)
+    x, y = _numbers(estimated, "estimated"), _numbers(truth, "truth")
     if x.ndim != 2 or x.shape != y.shape:
         msg = (
             f"`estimated` has shape {x.shape} and `truth` {y.shape}; without names on both sides the shapes must be "
@@ -288,9 +298,24 @@ def _by_position(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.Da
             pd.DataFrame(y, index=like.index, columns=like.columns))  # fmt: skip
 
 
+def _numbers(table: Table, name: str) -> np.ndarray:
+    """Return the values of a table, NaN where there is none."""
+    values = np.asarray(table)
+    kinds = {dtype.kind for dtype in table.dtypes} if hasattr(table, "dtypes") else {values.dtype.kind}
+    if not kinds <= set("biuf"):
+        msg = f"`{name}` must hold numbers, got the types {sorted(map(str, set(getattr(table, 'dtypes', [values.dtype]))))}."
+        raise ValueError(msg)
+    values = np.asarray(values, dtype=float)
+    if (np.abs(values[np.isfinite(values)]) > LARGEST).any() or np.isinf(values).any():
+        msg = f"`{name}` holds infinite values or values above {LARGEST:g}; proportions are expected."
+        raise ValueError(msg)
+    return values
+
+
 def _check_names(estimated: "pd.DataFrame", truth: "pd.DataFrame") -> None:
     """Raise unless the rows are the same and no name of a row or type is there twice."""
     for label, table in (("estimated", estimated), ("truth", truth)):
+        _numbers(table, label)
         if not (table.index.is_unique and table.columns.is_unique):
             msg = f"`{label}` has rows or types of the same name; make them unique."
             raise ValueError(msg)

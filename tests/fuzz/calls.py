@@ -126,7 +126,7 @@ def _on_simplex(adata: AnnData, table: Any, what: str) -> np.ndarray:
 
 
 def check_deconvolve(given: dict[str, Any], result: Any) -> None:
-    adata = result if given.get("copy") is True else given["adata"]
+    adata = result if given.get("copy") else given["adata"]
     key = given.get("key_added", "deconvolve")
     status = adata.obs[f"{key}_status"].astype(str).to_numpy()
     if given.get("absolute"):
@@ -136,15 +136,18 @@ def check_deconvolve(given: dict[str, Any], result: Any) -> None:
     if (status[~good] == "ok").any():
         raise Defect("NaN rows have the status ok")
     for name in ("correlation", "rmse", "pval", "misfit", "unexplained"):
-        if f"{key}_{name}" in adata.obs and not (
-            np.isfinite(adata.obs[f"{key}_{name}"]) | np.isnan(adata.obs[f"{key}_{name}"])
-        ).all():
+        if (
+            f"{key}_{name}" in adata.obs
+            and not (np.isfinite(adata.obs[f"{key}_{name}"]) | np.isnan(adata.obs[f"{key}_{name}"])).all()
+        ):
             raise Defect(f"{name} is infinite")
 
 
-def check_embedding(simplex: bool = False, prefix: str = "X_", default: str = "") -> Callable[[dict[str, Any], Any], None]:
+def check_embedding(
+    simplex: bool = False, prefix: str = "X_", default: str = ""
+) -> Callable[[dict[str, Any], Any], None]:
     def check(given: dict[str, Any], result: Any) -> None:
-        adata = result if given.get("copy") is True else given.get("adata", given.get("data"))
+        adata = result if given.get("copy") else given.get("adata", given.get("data"))
         key = given.get("key_added") or given.get("kind") or default or given.get("method") or "nmf"
         (_on_simplex if simplex else _finite_rows)(adata, adata.obsm[prefix + key], prefix + key)
         if key in adata.varm and not np.isfinite(np.asarray(adata.varm[key], dtype=float)).all():
@@ -154,7 +157,7 @@ def check_embedding(simplex: bool = False, prefix: str = "X_", default: str = ""
 
 
 def check_signatures(given: dict[str, Any], result: Any) -> None:
-    adata = result if given.get("copy") is True else given["adata"]
+    adata = result if given.get("copy") else given["adata"]
     key = given.get("key_added", "signatures")
     for name in (key, f"{key}_variance", f"{key}_logfc", f"{key}_qvals"):
         if not np.isfinite(adata.varm[name].to_numpy()).all():
@@ -162,7 +165,7 @@ def check_signatures(given: dict[str, Any], result: Any) -> None:
 
 
 def check_views(given: dict[str, Any], result: Any) -> None:
-    data = result if given.get("copy") is True else given["data"]
+    data = result if given.get("copy") else given["data"]
     for part in data.values():
         _finite_rows(part, part.obsm["X_" + given.get("key_added", "joint_nmf")], "X_joint_nmf")
 
@@ -235,9 +238,13 @@ def _targets() -> dict[str, Target]:
         found[f"metrics.{name}"] = Target(getattr(um.metrics, name), {"estimated": table, "truth": table}, weight=1)
     found["metrics.coverage"] = Target(um.metrics.coverage, {"estimated": table, "se": table, "truth": table}, weight=1)
     small = {"n_genes": 20, "n_spots": 6, "cells_per_type": 3}
-    found["simulate_spots"] = Target(um.datasets.simulate_spots, {}, _known(um.datasets.simulate_spots, small), weight=2)
+    found["simulate_spots"] = Target(
+        um.datasets.simulate_spots, {}, _known(um.datasets.simulate_spots, small), weight=2
+    )
     found["split_cells"] = Target(um.datasets.split_cells, {"cells": cells}, {"groupby": "cell_type"}, weight=1)
-    found["pool_cells"] = Target(um.datasets.pool_cells, {"cells": cells}, {"groupby": "cell_type", "shape": (2, 2)}, weight=1)
+    found["pool_cells"] = Target(
+        um.datasets.pool_cells, {"cells": cells}, {"groupby": "cell_type", "shape": (2, 2)}, weight=1
+    )
     return found
 
 
@@ -272,14 +279,16 @@ def draw(random: Random, folder: Path | None = None) -> Case:
     target = TARGETS[name]
     given: dict[str, Any] = {argument: make() for argument, make in target.inputs.items()}
     told = [name]
-    for _ in range(random.choice([0, 1, 1, 1, 2, 2, 3])):
+    for _ in range(random.choice([0, 1, 1, 2, 2, 3, 4])):
         if target.inputs and random.random() < 0.6:
             argument = random.choice(list(target.inputs))
             given[argument], what = spoil(given[argument], random)
             told.append(f"{argument}: {what}")
     given |= target.options
-    parameters = [p for p in inspect.signature(target.function).parameters if p not in target.inputs or random.random() < 0.05]
-    for _ in range(random.choice([0, 0, 1, 1, 2, 3])):
+    parameters = [
+        p for p in inspect.signature(target.function).parameters if p not in target.inputs or random.random() < 0.05
+    ]
+    for _ in range(random.choice([0, 0, 0, 1, 1, 2])):
         if not parameters:
             break
         argument = random.choice(parameters)
@@ -349,7 +358,9 @@ def value(function: Callable[..., Any], argument: str, random: Random, folder: P
     """Return something for an argument: one of its choices, or anything at all."""
     if argument in ("out", "save", "checkpoint", "cache"):
         place = Path(tempfile.mkdtemp(dir=folder))
-        return random.choice([None, place / "x.h5ad", place / "no" / "x.h5ad", place / "x", 3, "", str(place / "y.png")])
+        return random.choice(
+            [None, place / "x.h5ad", place / "no" / "x.h5ad", place / "x", 3, "", str(place / "y.png")]
+        )
     if argument in LONG:
         return random.choice(LONG[argument])
     words = _words(inspect.signature(function).parameters[argument].annotation)
@@ -363,4 +374,8 @@ def value(function: Callable[..., Any], argument: str, random: Random, folder: P
 def _words(kind: Any) -> list[Any]:
     if get_origin(kind) is Literal:
         return list(get_args(kind))
-    return [word for option in get_args(kind) for word in _words(option)] if not isinstance(kind, types.GenericAlias) else []
+    return (
+        [word for option in get_args(kind) for word in _words(option)]
+        if not isinstance(kind, types.GenericAlias)
+        else []
+    )

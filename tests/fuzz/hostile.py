@@ -129,7 +129,13 @@ def stored(adata: AnnData, random: Random) -> AnnData:
         return adata
     key = random.choice(sorted(keys))
     part = random.choice(["uns", "uns", "uns", "obsm", "varm", "obs", "params"])
-    slots = adata.uns[key] if part == "uns" else adata.uns[key].get("params", {}) if part == "params" else getattr(adata, part)
+    slots = (
+        adata.uns[key]
+        if part == "uns"
+        else adata.uns[key].get("params", {})
+        if part == "params"
+        else getattr(adata, part)
+    )
     if part == "obs":
         related = [name for name in adata.obs if str(name).startswith(key)]
         if related:

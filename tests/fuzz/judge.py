@@ -19,11 +19,11 @@ import unmix
 from unmix.cli._files import FileProblem
 
 SOURCE = str(Path(unmix.__file__).parent)
-OWN = (ValueError, TypeError, KeyError, FileProblem, ImportError, FileExistsError)
+OWN = (ValueError, TypeError, KeyError, FileProblem, ImportError, OSError)
 PARTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
-class Defect(Exception):  # noqa: N818
+class Defect(Exception):
     """What must not happen."""
 
 

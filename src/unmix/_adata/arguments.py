@@ -1,6 +1,7 @@
 """Arguments of public functions, checked against their annotations and against limits that go by name."""
 
 import functools
+import importlib
 import inspect
 import types
 import typing
@@ -32,6 +33,7 @@ class Limits:
 
     def refuse(self, value: Any) -> str | None:
         """Return what is wanted, if it is not what is given."""
+        value = _as_float(value)
         fits = (value > self.low if self.above else value >= self.low) and value <= self.high
         if fits and (self.infinite or np.isfinite(value)):
             return None
@@ -43,6 +45,14 @@ class Limits:
             else f"a number {'>' if self.above else '>='} {self.low:g}"
         )
         return bottom + (f" and <= {self.high:g}" if np.isfinite(self.high) else "" if self.infinite else ", finite")
+
+
+def _as_float(number: Any) -> float:
+    """Return a number in double precision; an integer that is too large becomes infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf") if number > 0 else -float("inf")
 
 
 NOT_NEGATIVE, POSITIVE, SHARE, COUNT = Limits(0), Limits(0, above=True), Limits(0, 1), Limits(1)
@@ -138,7 +148,20 @@ def _described(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[st
 
 def eval_hint(hint: str, names: dict[str, Any]) -> Any:
     """Return what a quoted annotation of this package stands for."""
-    return typing.get_type_hints(types.SimpleNamespace(__annotations__={"hint": hint}), globalns=names)["hint"]
+    holder = types.SimpleNamespace(__annotations__={"hint": hint})
+    return typing.get_type_hints(holder, globalns=names, localns=_Names())["hint"]
+
+
+class _Names(dict[str, Any]):
+    """Names that modules import for type checkers only."""
+
+    def __missing__(self, name: str) -> Any:
+        where = {"pd": "pandas", "AnnData": "anndata", "Axes": "matplotlib.axes", "Sequence": "collections.abc",
+                 "Mapping": "collections.abc"}.get(name)  # fmt: skip
+        if where is None:
+            raise KeyError(name)
+        module = importlib.import_module(where)
+        return module if name == "pd" else getattr(module, name)
 
 
 def _check(name: str, value: Any, kind: Any) -> None:

@@ -36,12 +36,28 @@ def open_file(path: Path) -> "AnnData":
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, and move it to `path` once it is complete."""
+    """Give a temporary name beside `path` to write to, and move it to `path` once it is complete and on the disk.
+
+    A process that is killed leaves the old file and at most a temporary one, named `.NAME.` and eight characters.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    OSError
+        If the disk is full or the folder may not be written to; the old file is left.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    if not path.parent.is_dir():
+        msg = f"{path}: the folder {path.parent} does not exist."
+        raise FileNotFoundError(msg)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from unmix._adata.arguments import checked
 from unmix._adata.files import replacing
 from unmix._adata.models import TOOLS
 from unmix._adata.stored import stored_entry
@@ -21,6 +22,7 @@ MAX_HEADER = 64 * 2**20
 SEPARATOR = "::"
 
 
+@checked
 def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
     """Write an autoencoder that is stored in an AnnData to a file of its own, without the cells.
 
@@ -58,6 +60,7 @@ def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
         save_file(tensors, temporary, metadata={"format": FORMAT, "key": key, "entry": json.dumps(text)})
 
 
+@checked
 def load(path: str | Path) -> "AnnData":
     """Read an autoencoder that :func:`unmix.save` has written.
 

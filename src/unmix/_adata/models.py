@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from unmix._adata.conditions import Conditions, stored_conditions
-from unmix._adata.read import check_expression, read_matrix, summarise_rows
+from unmix._adata.read import check_expression, check_range, read_matrix, summarise_rows
 from unmix._adata.stored import stored_entry
 
 if TYPE_CHECKING:
@@ -97,8 +97,9 @@ def read_rows(
     matrix = read_matrix(adata, layer)
     index, codes = conditions.design(adata, batch)
     summary = summarise_rows(matrix, n_jobs=n_jobs)
-    if counts or not summary.finite:
-        check_expression(matrix, summary, expect_counts=counts)
+    if counts:
+        check_expression(matrix, summary, expect_counts=True)
+    check_range(matrix, summary)
     return Rows(matrix.X, summary.totals, index, codes, counts)
 
 

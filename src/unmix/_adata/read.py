@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+LARGEST = 1e15
+"""Values beyond this are no measurement; their squares and sums would leave the range of floating point."""
+
+
 class CountsWarning(UserWarning):
     """A matrix that should hold counts holds something else."""
 
@@ -37,6 +41,8 @@ class RowSummary:
     finite: bool
     smallest: float
     integer: bool
+    largest: float = 0.0
+    """The largest of the absolute values."""
 
 
 def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
@@ -91,19 +97,53 @@ def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby") -> pd.
     return labels
 
 
+def read_neighbours(adata: "AnnData", graph: Any, name: str = "graph") -> sparse.csr_array:
+    """Return weights of neighbours, an entry of `obsp` by its key or a matrix, as float64.
+
+    Raises
+    ------
+    KeyError
+        If `obsp` has no such entry.
+    ValueError
+        If it is not a square of finite weights >= 0 over the observations.
+    """
+    if isinstance(graph, str):
+        if graph not in adata.obsp:
+            msg = (
+                f"`{name}` {graph!r} is not in obsp, which has {sorted(adata.obsp)}; see squidpy.gr.spatial_neighbors."
+            )
+            raise KeyError(msg)
+        graph = adata.obsp[graph]
+    kind = getattr(getattr(graph, "dtype", None), "kind", None)
+    if getattr(graph, "shape", None) != (adata.n_obs, adata.n_obs) or kind not in ("b", "i", "u", "f"):
+        size = f"{adata.n_obs} x {adata.n_obs}"
+        msg = f"`{name}` must be {size} numbers, got {type(graph).__name__} of shape {getattr(graph, 'shape', None)}."
+        raise ValueError(msg)
+    weights = sparse.csr_array(graph, dtype=np.float64)
+    if weights.nnz and not (
+        np.isfinite(weights.data).all() and weights.data.min() >= 0 and weights.data.max() <= LARGEST
+    ):
+        msg = f"the weights of `{name}` must be finite and >= 0, got {weights.data.min():g} to {weights.data.max():g}."
+        raise ValueError(msg)
+    return weights
+
+
 def summarise_rows(matrix: Matrix, *, n_jobs: int = 1) -> RowSummary:
     """Walk once over the rows: totals (float64), smallest entry, whether all are finite and whole numbers."""
-    totals, smallest, whole = map_rows(_summarise_block, matrix.X, n_jobs=n_jobs, desc="checking the counts")
-    return RowSummary(totals, bool(np.isfinite(totals).all()), float(np.min(smallest)), bool(whole.all()))
+    totals, smallest, largest, whole = map_rows(_summarise_block, matrix.X, n_jobs=n_jobs, desc="checking the counts")
+    return RowSummary(
+        totals, bool(np.isfinite(totals).all()), float(np.min(smallest)), bool(whole.all()), float(np.max(largest))
+    )
 
 
-def _summarise_block(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _summarise_block(block: Block) -> tuple[np.ndarray, ...]:
     values: np.ndarray = block.data if sparse.issparse(block) else block  # type: ignore[assignment]
     n = block.shape[0]
     totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
     smallest = float(values.min()) if values.size else 0.0
+    largest = max(abs(float(values.max())), abs(smallest)) if values.size else 0.0
     whole = values.dtype.kind in "biu" or bool(np.all(values == np.floor(values)))
-    return totals, np.full(n, smallest), np.full(n, whole)
+    return totals, np.full(n, smallest), np.full(n, largest), np.full(n, whole)
 
 
 def check_expression(matrix: Matrix, summary: RowSummary, *, expect_counts: bool) -> None:
@@ -119,10 +159,7 @@ def check_expression(matrix: Matrix, summary: RowSummary, *, expect_counts: bool
     CountsWarning
         If `expect_counts` and `settings.check_counts` are set and an entry is not a whole number.
     """
-    if not summary.finite:
-        rows = np.flatnonzero(~np.isfinite(summary.totals))
-        msg = f"{matrix.where} holds NaN or infinite values, first in {matrix.obs_names[rows[0]]!r} ({len(rows)} rows)."
-        raise ValueError(msg)
+    check_range(matrix, summary)
     if summary.smallest < 0:
         msg = (
             f"{matrix.where} holds negative values (smallest {summary.smallest:g}); counts or other non-negative, "
@@ -136,3 +173,20 @@ def check_expression(matrix: Matrix, summary: RowSummary, *, expect_counts: bool
             "reads), set `unmix.settings.check_counts = False`."
         )
         warnings.warn(msg, CountsWarning, stacklevel=3)
+
+
+def check_range(matrix: Matrix, summary: RowSummary) -> None:
+    """Refuse NaN, infinite values, and values that no measurement gives.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    if not summary.finite:
+        rows = np.flatnonzero(~np.isfinite(summary.totals))
+        msg = f"{matrix.where} holds NaN or infinite values, first in {matrix.obs_names[rows[0]]!r} ({len(rows)} rows)."
+        raise ValueError(msg)
+    if summary.largest > LARGEST:
+        msg = f"{matrix.where} holds values of up to {summary.largest:g}, more than {LARGEST:g}; no measurement is so large."
+        raise ValueError(msg)

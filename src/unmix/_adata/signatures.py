@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
+from unmix._adata.read import LARGEST, check_expression, read_labels, read_matrix, summarise_rows
 from unmix._settings import logger
 from unmix.core.shrinkage import shrink_sizes
 from unmix.core.signatures import (
@@ -208,13 +208,16 @@ def _signature_of_table(table: pd.DataFrame) -> Signature:
         msg = f"a signature must be a numeric genes x types table of two types or more, got {table.shape} of {kinds}."
         raise ValueError(msg)
     profiles = table.to_numpy(dtype=np.float64)
-    if not np.isfinite(profiles).all() or profiles.min() < 0:
+    if not np.isfinite(profiles).all() or profiles.min() < 0 or profiles.max() > LARGEST:
         msg = (
-            "a signature must hold finite, non-negative values on a linear scale (counts, CPM or TPM, not logarithms)."
+            "a signature must hold finite, non-negative values on a linear scale (counts, CPM or TPM, not logarithms), "
+            f"got {profiles.min():g} to {profiles.max():g}."
         )
         raise ValueError(msg)
     is_marker = profiles == profiles.max(axis=1, keepdims=True)
-    return Signature(table.index.astype(str), [str(n) for n in table.columns], profiles, is_marker & (profiles > 0))
+    return Signature(
+        pd.Index([str(g) for g in table.index]), [str(n) for n in table.columns], profiles, is_marker & (profiles > 0)
+    )
 
 
 def align(signature: Signature, var_names: pd.Index) -> Alignment:

@@ -1,5 +1,6 @@
-"""Reading back what a tool has stored, under the names that the user gave."""
+"""Reading back what a tool has stored, under the names that the user gave; what was spoiled since is named."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def stored_entry(adata: "AnnData", key: str, *tools: str) -> dict[str, Any]:
+class Entry(dict[str, Any]):
+    """What a tool has stored in `uns`; a part that is missing is named together with the tool."""
+
+    def __init__(self, stored: dict[str, Any], where: str) -> None:
+        super().__init__(stored)
+        self.where = where
+
+    def __missing__(self, part: str) -> Any:
+        msg = f"{self.where} lacks {part!r}, which the tool stores there; it was changed since, so run the tool again."
+        raise KeyError(msg)
+
+
+def stored_entry(adata: "AnnData", key: str, *tools: str) -> Entry:
     """Return `uns[key]` as the tool left it.
 
     Raises
@@ -18,15 +31,94 @@ def stored_entry(adata: "AnnData", key: str, *tools: str) -> dict[str, Any]:
         If no such entry exists, or another tool wrote it; the message lists what there is.
     """
     entry = adata.uns.get(key)
-    if isinstance(entry, dict) and entry.get("params", {}).get("tool") in tools:
-        return entry
-    have = sorted(k for k, v in adata.uns.items() if isinstance(v, dict) and v.get("params", {}).get("tool") in tools)
+    if tool_of(entry) in tools:
+        return Entry(entry, f"uns[{key!r}]")
+    have = sorted(str(k) for k, v in adata.uns.items() if tool_of(v) in tools)
     msg = f"no result of {' or '.join(f'`tl.{t}`' for t in tools)} under the key {key!r}; keys with one: {have}."
     raise KeyError(msg)
 
 
+def tool_of(entry: Any) -> str | None:
+    """Return which tool wrote an entry of `uns`, if one did."""
+    params = entry.get("params") if isinstance(entry, dict) else None
+    tool = params.get("tool") if isinstance(params, dict) else None
+    return tool if isinstance(tool, str) else None
+
+
+def stored_array(adata: "AnnData", attribute: str, key: str, n_columns: int | None = None) -> np.ndarray:
+    """Return numbers that a tool has stored in `obsm` or `varm`, rows x columns.
+
+    Raises
+    ------
+    KeyError
+        If there are none.
+    ValueError
+        If they are not numbers, or not as many columns as the tool has stored.
+    """
+    slot = getattr(adata, attribute)
+    if key not in slot:
+        msg = f"{attribute}[{key!r}] is missing, though uns says that a tool wrote it; run the tool again."
+        raise KeyError(msg)
+    try:
+        values = np.asarray(slot[key], dtype=float)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
+    if values.ndim != 2 or (n_columns is not None and values.shape[1] != n_columns):
+        wanted = "a table of numbers" if n_columns is None else f"a table of numbers with {n_columns} columns"
+        msg = f"{attribute}[{key!r}] must be {wanted}, has the shape {np.shape(slot[key])}; run the tool again."
+        raise ValueError(msg)
+    return values
+
+
+def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:
+    """Return numbers that a tool has stored in `uns` for every gene of the object that it wrote to.
+
+    Raises
+    ------
+    ValueError
+        If they are not as many as the genes: genes were taken out since, which `uns` does not follow.
+    """
+    values = entry[part]
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.shape[-1:] != (adata.n_vars,):
+        msg = (
+            f"the fit holds {part!r} of the shape {np.shape(values)} for {adata.n_vars} genes; if genes were taken out "
+            "since, give the object as the tool left it."
+        )
+        raise ValueError(msg)
+    return values
+
+
+def stored_frame(entry: Mapping[str, Any], part: str, *columns: str) -> pd.DataFrame:
+    """Return a table that a tool has stored in `uns`.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, or lacks a column.
+    """
+    table = entry[part]
+    if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
+        msg = f"{part!r} of the result must be a table with the columns {list(columns)}, is {type(table).__name__}."
+        raise ValueError(msg)
+    return table
+
+
+def stored_names(entry: Mapping[str, Any], part: str) -> list[str]:
+    """Return names that a tool has stored in `uns`.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    names = entry[part]
+    if not isinstance(names, list | np.ndarray) or np.ndim(names) != 1 or not all(isinstance(n, str) for n in names):
+        msg = f"{part!r} of the result must be a list of names, is {type(names).__name__}; run the tool again."
+        raise ValueError(msg)
+    return [str(name) for name in names]
+
+
 def stored_table(adata: "AnnData", key: str, names: Any) -> pd.DataFrame:
     """Return the table `obsm[key]` with the original names of its columns."""
-    table = pd.DataFrame(np.asarray(adata.obsm[key]), index=adata.obs_names)
-    table.columns = pd.Index([str(name) for name in names])
-    return table
+    names = stored_names({"names": names}, "names")
+    return pd.DataFrame(stored_array(adata, "obsm", key, len(names)), index=adata.obs_names, columns=pd.Index(names))

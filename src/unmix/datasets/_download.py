@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from unmix._adata.arguments import checked
+
 SCVERSE = "https://exampledata.scverse.org/squidpy"
 
 REGISTRY = {
@@ -22,6 +24,7 @@ REGISTRY = {
 """Name -> (address, SHA-256), as published in squidpy 1.8's registry of data sets."""
 
 
+@checked
 def fetch(source: str, sha256: str | None = None, *, cache: str | Path | None = None) -> Path:
     """Download a file once and return where it is.
 

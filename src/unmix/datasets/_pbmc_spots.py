@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from unmix._adata.arguments import checked
 from unmix.datasets._pool import pool_cells, split_cells
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ LOG_TOLERANCE = 1e-3
 """The values on file are rounded to three decimals of log1p; what is recovered must agree to that."""
 
 
+@checked
 def pbmc_spots(
     rng: int | np.random.Generator | None = 0,
     *,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from unmix._adata.arguments import checked
 from unmix._adata.keys import column_names
 from unmix.datasets._tissue import cells_in_spots, compositions, grid, smooth_fields
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def split_cells(
     cells: "AnnData", groupby: str, *, fraction: float = 0.5, rng: int | np.random.Generator | None = 0
 ) -> tuple["AnnData", "AnnData"]:
@@ -57,6 +59,7 @@ def split_cells(
     return cells[chosen].copy(), cells[rest].copy()
 
 
+@checked
 def pool_cells(
     cells: "AnnData",
     groupby: str,

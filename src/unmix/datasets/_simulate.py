@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from unmix._adata.arguments import checked
 from unmix._adata.write import storable
 from unmix.core.blocks import row_slices
 from unmix.datasets._pool import add_truth, check_options, spots_on_grid
@@ -31,6 +32,7 @@ TYPE_SD = 0.25
 """Standard deviation of the log of how much any gene differs between types."""
 
 
+@checked
 def simulate_spots(
     n_spots: int = 400,
     n_genes: int = 500,

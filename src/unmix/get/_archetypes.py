@@ -7,11 +7,13 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
-from unmix._adata.stored import stored_entry, stored_table
+from unmix._adata.arguments import checked
+from unmix._adata.stored import stored_entry, stored_frame, stored_names, stored_table
 
 TOOL = "starfysh_archetypes"
 
 
+@checked
 def archetypes(
     adata: AnnData,
     *,
@@ -64,9 +66,10 @@ def archetypes(
         reason = "`signatures=`" if what == "matching" else "`n_archetypes='auto'`"
         msg = f"{key!r} holds no {what}; run `tl.starfysh_archetypes` with {reason}."
         raise KeyError(msg)
-    return entry[what].reset_index(drop=True)
+    return stored_frame(entry, what).reset_index(drop=True)
 
 
+@checked
 def markers(
     adata: AnnData,
     *,
@@ -114,9 +117,9 @@ def markers(
     (8, 9)
     """
     entry = stored_entry(adata, key, TOOL)
-    table = entry["markers"]
+    table = stored_frame(entry, "markers", "archetype", "gene", "qval", "log_fold_change")
     if group is not None:
-        if group not in list(entry["names"]):
+        if group not in stored_names(entry, "names"):
             msg = f"`group` {group!r} is not among the archetypes {list(entry['names'])}."
             raise ValueError(msg)
         table = table[table["archetype"].astype(str) == group]

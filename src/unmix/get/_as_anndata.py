@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from unmix._adata import keys
+from unmix._adata.arguments import checked
 from unmix._adata.colours import palette
 from unmix._adata.models import TOOLS as NETWORKS
 from unmix._adata.stored import stored_entry
@@ -21,6 +22,7 @@ DOMINANT = "_dominant"
 KEPT = ("spatial", "spatial_neighbors", "neighbors", "spatialdata_attrs")
 
 
+@checked
 def as_anndata(adata: "AnnData", *, key: str = "deconvolve", dropna: bool = False) -> "AnnData":
     """Proportions, weights, usages or coordinates as an AnnData whose variables are the types, archetypes or components.
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.arguments import checked
 from unmix._adata.networks import network_weights
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import stored_array, stored_entry, stored_frame
 from unmix.tl._programs import enriched
 
 
+@checked
 def enrichment(
     adata: AnnData,
     net: "pd.DataFrame | Mapping[str, Sequence[str]] | None" = None,
@@ -63,8 +64,8 @@ def enrichment(
     entry = stored_entry(adata, key, "metagenes")
     if net is not None:
         names, weights = network_weights(net, adata.var_names, min_targets=min_targets)
-        return enriched(np.asarray(adata.varm[key + keys.SCORE]).T, names, weights)
+        return enriched(stored_array(adata, "varm", key + keys.SCORE).T, names, weights)
     if "enrichment" not in entry:
         msg = f"{key!r} stores no enrichment; give `net` here or to `tl.metagenes`."
         raise KeyError(msg)
-    return entry["enrichment"].astype({"program": object, "source": object})
+    return stored_frame(entry, "enrichment", "program", "source", "t").astype({"program": object, "source": object})

@@ -8,9 +8,11 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
-from unmix._adata.stored import stored_entry
+from unmix._adata.arguments import checked
+from unmix._adata.stored import numbers_by_gene, stored_array, stored_entry, stored_names
 
 
+@checked
 def joint_loadings(data: Any, *, key: str = "joint_nmf", n_top: int | None = None) -> pd.DataFrame:
     """Return the loadings of a joint factorisation, largest first within a part and a component.
 
@@ -55,7 +57,7 @@ def joint_loadings(data: Any, *, key: str = "joint_nmf", n_top: int | None = Non
 
 
 def _table(adata: AnnData, key: str) -> pd.DataFrame:
-    return _named(np.asarray(adata.varm[key]), adata.var_names)
+    return _named(stored_array(adata, "varm", key), adata.var_names)
 
 
 def _named(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
@@ -64,10 +66,14 @@ def _named(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
 
 def _batch_parts(adata: AnnData, key: str, entry: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the shared loadings and those of every batch's own, with what they add to its mean cell."""
-    batches = [str(name) for name in entry["batches"]]
-    own = np.split(np.asarray(adata.varm[key + keys.SPECIFIC]), len(batches), axis=1)
+    batches = stored_names(entry, "batches")
+    k = stored_array(adata, "varm", key).shape[1]
+    both = stored_array(adata, "varm", key + keys.SPECIFIC, k * len(batches))
+    own = np.split(both, len(batches), axis=1)
     parts = {"shared": _table(adata, key)}
-    for name, V, usage, d in zip(batches, own, entry["mean_usage"], entry["scales"], strict=True):
+    for name, V, usage, d in zip(
+        batches, own, entry["mean_usage"], numbers_by_gene(adata, entry, "scales"), strict=True
+    ):
         parts[name] = _named(V, adata.var_names).assign(all=V @ usage / np.where(d > 0, d, 1.0))
     return parts
 

@@ -5,11 +5,13 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
-from unmix._adata.stored import stored_entry
+from unmix._adata.arguments import checked
+from unmix._adata.stored import stored_array, stored_entry
 
 TOOLS = ("factorize", "metagenes", "joint_nmf")
 
 
+@checked
 def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int | None = None) -> pd.DataFrame:
     """Return the loadings of the genes on the components of a factorisation, of metagenes or of a joint factorisation.
 
@@ -43,7 +45,7 @@ def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int
     (6, 3)
     """
     stored_entry(adata, key, *TOOLS)
-    table = _table(adata.varm[key], adata.var_names)
+    table = _table(stored_array(adata, "varm", key), adata.var_names)
     if not tidy and n_top is None:
         return table
     rank = _table(adata.varm[key + keys.SCORE], adata.var_names) if key + keys.SCORE in adata.varm else table

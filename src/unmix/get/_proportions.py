@@ -5,9 +5,11 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry, stored_table
 
 
+@checked
 def proportions(
     adata: AnnData, *, key: str = "deconvolve", tidy: bool = False, as_rna: bool | None = None
 ) -> pd.DataFrame:

@@ -4,12 +4,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from unmix._adata.arguments import checked
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 PLACES = ("obs", "var", "obsm", "varm", "layers")
 
 
+@checked
 def results(adata: "AnnData") -> pd.DataFrame:
     """List the results that the tools have left in an object.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry
 from unmix.get import archetypes as get_archetypes
 from unmix.get._archetypes import TOOL
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def archetype_simplex(
     adata: AnnData,
     *,
@@ -104,6 +106,7 @@ def _draw_hull(panel: "Axes", corners: np.ndarray) -> None:
     panel.plot(*corners[np.append(outline, outline[0])].T, color="#555555", lw=1)
 
 
+@checked
 def archetype_tree(
     adata: AnnData,
     *,

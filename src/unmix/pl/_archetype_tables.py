@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry
 from unmix.get import archetypes as get_archetypes
 from unmix.get import markers as get_markers
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def archetype_markers(
     adata: AnnData,
     *,
@@ -71,6 +73,7 @@ def archetype_markers(
     return [panel]
 
 
+@checked
 def signature_matching(
     adata: AnnData,
     *,

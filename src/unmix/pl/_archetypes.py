@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from anndata import AnnData
 
+from unmix._adata.arguments import checked
 from unmix.get import archetypes as get_archetypes
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, panels
 from unmix.pl._tissue import draw_maps, tissue
@@ -20,6 +21,7 @@ CRITERIA = {
 }
 
 
+@checked
 def archetypes(
     adata: AnnData,
     *,
@@ -82,6 +84,7 @@ def archetypes(
     return axes
 
 
+@checked
 def archetype_selection(
     adata: AnnData,
     *,

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.stored import stored_entry
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def training(
     adata: AnnData,
     *,
@@ -80,6 +82,7 @@ def training(
     return axes
 
 
+@checked
 def denoised(
     adata: AnnData,
     genes: Sequence[str],

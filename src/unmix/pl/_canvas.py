@@ -104,6 +104,10 @@ def finish(axes: "Sequence[Axes]", *, show: bool | None, save: str | Path | None
     figure = axes[0].figure.canvas.figure
     if save is not None:
         path = Path(save) if Path(save).suffix else Path(f"{save}.png")
+        if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+            kinds = sorted(figure.canvas.get_supported_filetypes())
+            msg = f"`save` must end in one of {kinds}, got {path.name!r}."
+            raise ValueError(msg)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=150, bbox_inches="tight", format=path.suffix[1:])
     if show or (show is None and save is None and plt.isinteractive()):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry
 from unmix.get._loadings import TOOLS
 from unmix.get._loadings import loadings as get_loadings
@@ -27,6 +28,7 @@ TITLES = {
 """What a criterion says, by its name on the axis."""
 
 
+@checked
 def loadings(
     adata: AnnData,
     *,
@@ -87,6 +89,7 @@ def loadings(
     return axes
 
 
+@checked
 def rank_selection(
     adata: AnnData,
     *,

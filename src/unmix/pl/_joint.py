@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from unmix._adata.arguments import checked
 from unmix._adata.colours import COLOURS
 from unmix.get._joint import joint_loadings as get_joint_loadings
 from unmix.pl._canvas import LABEL, TICK, finish, named_axis, palette, panels, wrapped
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def joint_loadings(
     data: Any,
     *,

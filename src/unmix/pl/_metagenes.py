@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry
 from unmix.get._loadings import loadings as get_loadings
 from unmix.pl._canvas import LABEL, TITLE, colour_bar, finish, heatmap, palette, panels
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@checked
 def consensus(
     adata: AnnData,
     *,
@@ -94,6 +96,7 @@ def _side_and_panel() -> "tuple[Axes, Axes]":
     return axes[0], axes[1]
 
 
+@checked
 def top_genes(
     adata: AnnData,
     *,

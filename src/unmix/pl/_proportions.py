@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata import keys
+from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry, stored_table
 from unmix.get import proportions as get_proportions
 from unmix.pl._canvas import LABEL, MISSING, TICK, TITLE, finish, legend, palette, panels, short
@@ -22,6 +23,7 @@ MOST_NAMES = 80
 """Observations whose names fit under their bars."""
 
 
+@checked
 def proportions(
     adata: AnnData,
     *,

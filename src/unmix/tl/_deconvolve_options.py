@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from unmix._adata.read import read_neighbours
 from unmix._adata.signatures import Alignment, Signature
 from unmix._settings import logger
 from unmix.core.deconvolution import METHODS
@@ -125,7 +126,7 @@ def neighbour_graph(adata: AnnData, smoothing: Any) -> sparse.csr_array | None:
     if "spatial_connectivities" not in adata.obsp:
         msg = "`smoothing` needs obsp['spatial_connectivities']; call `squidpy.gr.spatial_neighbors(adata)` first."
         raise ValueError(msg)
-    graph = sparse.csr_array(adata.obsp["spatial_connectivities"], dtype=np.float64)
+    graph = read_neighbours(adata, "spatial_connectivities", "obsp['spatial_connectivities']")
     graph.setdiag(0.0)
     graph.eliminate_zeros()
     return graph

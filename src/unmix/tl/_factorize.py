@@ -10,7 +10,15 @@ from scipy import sparse
 
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
-from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix._adata.read import (
+    LARGEST,
+    Matrix,
+    check_expression,
+    check_range,
+    read_matrix,
+    read_neighbours,
+    summarise_rows,
+)
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -142,7 +150,7 @@ def factorize(
     check_options(method, loss, mask, graph, l1, l2, n_components)
     threads = settings.threads(n_jobs)
     matrix = read_matrix(adata, layer)
-    observed = adata.layers[mask] if isinstance(mask, str) and mask != "zeros" else mask
+    observed = read_mask(adata, mask)
     check_matrix(matrix, observed, method, threads)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     curve = None
@@ -196,11 +204,36 @@ def check_options(method: str, loss: str, mask: Any, graph: Any, l1: float, l2: 
             raise ValueError(msg)
 
 
+def read_mask(adata: AnnData, mask: Any) -> Any:
+    """Return what says where entries were observed.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If it is neither the name of a layer nor a matrix of the shape of X.
+    """
+    if mask is None or (isinstance(mask, str) and mask == "zeros"):
+        return mask
+    if isinstance(mask, str):
+        if mask not in adata.layers:
+            msg = f"`mask` {mask!r} is not among the layers {sorted(k for k in adata.layers if k)}."
+            raise KeyError(msg)
+        mask = adata.layers[mask]
+    if getattr(mask, "shape", None) != adata.shape or getattr(mask, "dtype", np.dtype(object)).kind not in "biuf":
+        shape = getattr(mask, "shape", None)
+        msg = f"`mask` must be a layer or an array of {adata.shape} of true and false, got {type(mask).__name__} of {shape}."
+        raise ValueError(msg)
+    return mask
+
+
 def check_matrix(matrix: Matrix, observed: Any, method: str, threads: int) -> None:
     """Refuse NaN and infinite values among observed entries, and negative ones where the factors are non-negative."""
     if observed is None or isinstance(observed, str):
         summary = summarise_rows(matrix, n_jobs=threads)
-        if method == "nmf" or not summary.finite:
+        check_range(matrix, summary)
+        if method == "nmf":
             check_expression(matrix, summary, expect_counts=False)
         return
     rows, kind = mask_rows(matrix.X, observed)
@@ -218,6 +251,8 @@ def check_matrix(matrix: Matrix, observed: Any, method: str, threads: int) -> No
 def _observed_extremes(block: Any, rows: Any, kind: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     seen = observe(block, rows, kind)
     finite = np.isfinite(seen.block.sum(axis=1))
+    if np.abs(seen.block.data).max(initial=0.0) > LARGEST:
+        finite[:] = False
     smallest = float(np.nanmin(seen.block.data, initial=0.0))
     count = np.zeros(len(finite))
     count[:1] = seen.count()
@@ -232,12 +267,7 @@ def read_graph(adata: AnnData, graph: Any) -> Any:
     KeyError
         If `obsp` has no such entry.
     """
-    if not isinstance(graph, str):
-        return graph
-    if graph not in adata.obsp:
-        msg = f"`graph` {graph!r} is not in obsp, which has {sorted(adata.obsp)}; see squidpy.gr.spatial_neighbors."
-        raise KeyError(msg)
-    return adata.obsp[graph]
+    return None if graph is None else read_neighbours(adata, graph)
 
 
 def fit_model(X: Any, k: int, model: Model, walk: Walk, rng: Any) -> tuple[Factorization, dict[str, Any]]:

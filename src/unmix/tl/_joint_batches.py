@@ -9,7 +9,7 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
 from unmix._adata.read import Matrix, check_expression, read_labels, read_matrix, summarise_rows
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import stored_array, stored_entry, stored_names
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -119,7 +119,7 @@ def known_loadings(start: AnnData, key: str, k: int, names: list[str], matrix: M
     """
     check_anndata(start, "start")
     entry = stored_entry(start, key, "joint_nmf")
-    shared = np.asarray(start.varm[key])
+    shared = stored_array(start, "varm", key)
     if "batches" not in entry or shared.shape[1] != k:
         what = f"{shared.shape[1]} components" if "batches" in entry else "a fit of modalities"
         msg = f"`start` must hold a fit of batches with {k} components under {key!r}; it holds {what}."
@@ -137,8 +137,9 @@ def known_loadings(start: AnnData, key: str, k: int, names: list[str], matrix: M
 
 def own_parts(fitted: AnnData, key: str) -> dict[str, np.ndarray]:
     """Return the loadings of each batch's own, (n_vars, k), by its name."""
-    batches = [str(name) for name in fitted.uns[key]["batches"]]
-    own = np.asarray(fitted.varm[key + keys.SPECIFIC])
+    batches = stored_names(stored_entry(fitted, key, "joint_nmf"), "batches")
+    k = stored_array(fitted, "varm", key).shape[1]
+    own = stored_array(fitted, "varm", key + keys.SPECIFIC, k * len(batches))
     return dict(zip(batches, np.split(own, len(batches), axis=1), strict=True))
 
 

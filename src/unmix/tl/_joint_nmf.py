@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from unmix._adata.arguments import checked
 from unmix.tl._joint_batches import joint_nmf as fit_batches
 from unmix.tl._joint_views import fit_views
 
 
+@checked
 def joint_nmf(
     data: Any,
     n_components: int,

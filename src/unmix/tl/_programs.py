@@ -13,6 +13,7 @@ from scipy import sparse
 from unmix._adata import keys
 from unmix._adata.read import Matrix, RowSummary, check_expression, read_matrix, summarise_rows
 from unmix._adata.runs import RunFolder
+from unmix._adata.stored import numbers_by_gene, stored_array, stored_entry
 from unmix._adata.write import Slots
 from unmix._settings import logger
 from unmix.core.batches import divided, gene_factors, scaled_usages
@@ -277,8 +278,8 @@ def project_metagenes(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the shares of the programs in new cells."""
     matrix = read_matrix(adata, layer)
-    genes, scale = pd.Index(fitted.var_names), np.asarray(fitted.uns[key]["scale"])
-    used = np.asarray(fitted.varm[key]) * (scale > 0)[:, None]
+    genes, scale = pd.Index(fitted.var_names), numbers_by_gene(fitted, stored_entry(fitted, key, "metagenes"), "scale")
+    used = stored_array(fitted, "varm", key) * (scale > 0)[:, None]
     spectra, shared = aligned_loadings(used, genes, matrix)
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix._adata.read import Matrix, check_expression, check_range, read_matrix, summarise_rows
+from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
 from unmix.core.als import masked_usages
 from unmix.core.blocks import map_rows
 from unmix.core.factorization import Walk, usages
@@ -34,15 +35,21 @@ def project_factors(
     adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the usages of new rows under a factorisation."""
-    params, matrix = fitted.uns[key]["params"], read_matrix(adata, layer)
-    H, shared = aligned_loadings(np.asarray(fitted.varm[key]), pd.Index(fitted.var_names), matrix)
+    entry, matrix = stored_entry(fitted, key, "factorize"), read_matrix(adata, layer)
+    params = Entry(entry["params"], f"uns[{key!r}]['params']")
+    H, shared = aligned_loadings(stored_array(fitted, "varm", key), pd.Index(fitted.var_names), matrix)
     summary = summarise_rows(matrix, n_jobs=threads)
-    if params["method"] == "nmf" or not summary.finite:
+    check_range(matrix, summary)
+    if params["method"] == "nmf":
         check_expression(matrix, summary, expect_counts=False)
     facts = {"n_shared_genes": shared}
     walk = Walk(n_jobs=threads)
     if params["method"] == "svd":
-        mean = pd.Series(fitted.uns[key]["mean"], index=fitted.var_names).reindex(matrix.var_names).fillna(0.0)
+        mean = (
+            pd.Series(numbers_by_gene(fitted, entry, "mean"), index=fitted.var_names)
+            .reindex(matrix.var_names)
+            .fillna(0.0)
+        )
         W = map_rows(_coordinates, matrix.X, constants=(H, mean.to_numpy()), n_jobs=threads)
     elif params["method"] == "als":
         W = masked_usages(matrix.X, H, ridge=params["ridge"], walk=walk)

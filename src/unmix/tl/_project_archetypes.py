@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
+from unmix._adata.stored import Entry, stored_entry
 from unmix.core.archetype_weights import weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
 from unmix.core.scaled import ScaledRows
@@ -25,8 +26,8 @@ def project_archetypes(
     ValueError
         If no gene is shared, or the matrix does not hold expression.
     """
-    entry = fitted.uns[key]
-    Z, how = np.asarray(entry["archetypes"], dtype=float), entry["reduction"]
+    entry = stored_entry(fitted, key, "starfysh_archetypes")
+    Z, how = stored_corners(entry), Entry(entry["reduction"], f"uns[{key!r}]['reduction']")
     if how.get("use_rep", "X") != "X":
         return _project_representation(adata, Z, how, threads), {"names": list(entry["names"])}
     matrix = read_matrix(adata, layer)
@@ -45,6 +46,22 @@ def project_archetypes(
         Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / summary.totals[rows], position[shared])
         W[rows] = _weigh(Y.logged(), Z, how, shared, threads)
     return W, {"n_shared_genes": int(shared.sum()), "names": list(entry["names"])}
+
+
+def stored_corners(entry: Entry) -> np.ndarray:
+    """Return the archetypes in the space of the fit, K x dimensions.
+
+    Raises
+    ------
+    ValueError
+        If they are no table of numbers, or there is no account of the space.
+    """
+    Z = entry["archetypes"]
+    if not isinstance(Z, np.ndarray) or Z.ndim != 2 or Z.dtype.kind != "f" or not isinstance(entry["reduction"], dict):
+        msg = f"{entry.where} holds archetypes of the shape {np.shape(Z)} and a {type(entry['reduction']).__name__}; "
+        msg += "it was changed since the tool wrote it, so run the tool again."
+        raise ValueError(msg)
+    return Z.astype(float)
 
 
 def _weigh(Y: ScaledRows, Z: np.ndarray, how: dict[str, Any], shared: np.ndarray, threads: int) -> np.ndarray:

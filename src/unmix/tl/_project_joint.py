@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
 from unmix.core.factorization import Walk
 from unmix.core.joint import batch_rms, batch_usages
 from unmix.core.views import view_usages
@@ -21,7 +22,7 @@ def project_joint(
     """Return the usages of new cells."""
     matrix = read_matrix(adata, layer)
     check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
-    H, shared = aligned_loadings(np.asarray(fitted.varm[key]), pd.Index(fitted.var_names), matrix)
+    H, shared = aligned_loadings(stored_array(fitted, "varm", key), pd.Index(fitted.var_names), matrix)
     if "batches" in fitted.uns[key]:
         W = _batch_rows(adata, fitted, key, matrix, H, threads)
     else:
@@ -51,14 +52,19 @@ def predicted(W: np.ndarray, fitted: AnnData, key: str, names: Sequence[str]) ->
 
 def _view_rows(fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
     """Return the usages of cells of one modality under its loss; for counts, at the mean depth of the fitted data."""
-    entry, walk = fitted.uns[key], Walk(n_jobs=threads)
+    entry, walk = stored_entry(fitted, key, "joint_nmf"), Walk(n_jobs=threads)
     total = np.asarray(fitted.varm[key]).sum(axis=0) / float(entry["depth"][entry["modality"]] or 1.0)
     return view_usages(matrix.X, H, poisson=entry["losses"][entry["modality"]] == "kl", total=total, walk=walk)
 
 
 def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
     """Return the usages of cells: those of a known batch under its own part and scales, those of others with neither."""
-    params, own, W = fitted.uns[key]["params"], own_parts(fitted, key), np.zeros((adata.n_obs, len(H)))
+    entry = stored_entry(fitted, key, "joint_nmf")
+    params, own, W = (
+        Entry(entry["params"], f"uns[{key!r}]['params']"),
+        own_parts(fitted, key),
+        np.zeros((adata.n_obs, len(H))),
+    )
     column = params["batch_key"]
     names = adata.obs[column].astype(str).to_numpy() if column in adata.obs else np.full(adata.n_obs, "")
     for name in np.unique(names):
@@ -66,7 +72,7 @@ def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np
         X = matrix.X if len(rows) == adata.n_obs else matrix.X[rows]
         V = on_genes(fitted, own[name], matrix) if name in own else np.zeros_like(H)
         if name in own:
-            D = on_genes(fitted, np.asarray(fitted.uns[key]["scales"])[list(own).index(name)], matrix).ravel()
+            D = on_genes(fitted, numbers_by_gene(fitted, entry, "scales")[list(own).index(name)], matrix).ravel()
         else:
             D = _scales(X, threads) if params["scale"] else np.ones(H.shape[1])
         W[rows] = batch_usages(X, H, V, specificity=params["specificity"], scale=D, n_jobs=threads)

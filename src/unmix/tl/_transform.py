@@ -6,6 +6,7 @@ from typing import Any
 
 from anndata import AnnData
 
+from unmix._adata.stored import tool_of
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -90,9 +91,9 @@ def transform(
     (300, 5)
     """
     check_anndata(fitted, "transform")
-    source = _tool_of(fitted.uns.get(key))
+    source = tool_of(fitted.uns.get(key))
     if source not in TRANSFORMS:
-        have = sorted(k for k in fitted.uns if _tool_of(fitted.uns[k]) in TRANSFORMS)
+        have = sorted(str(k) for k in fitted.uns if tool_of(fitted.uns[k]) in TRANSFORMS)
         msg = f"nothing that new data can be mapped onto was fitted under `key` {key!r}; there are {have}."
         raise KeyError(msg)
     module, name = TRANSFORMS[source].split(":")
@@ -108,8 +109,3 @@ def transform(
     if wanted:
         obsm |= {f"{given}_{m}": table for m, table in predicted(embedding, fitted, key, wanted).items()}
     return Slots(obsm=obsm, uns={given: facts})
-
-
-def _tool_of(entry: Any) -> Any:
-    """Return which tool wrote an entry of `uns`."""
-    return entry.get("params", {}).get("tool") if isinstance(entry, dict) else None
