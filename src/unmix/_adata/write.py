@@ -117,15 +117,31 @@ def write_all(pairs: "Sequence[tuple[AnnData, Slots]]") -> None:
     ]
     for adata, _ in pairs:
         if getattr(adata, "is_view", False):
-            adata._init_as_actual(adata.copy())
+            _make_actual(adata)
+    tables = [(adata, name, getattr(adata, name).copy(deep=False)) for adata, _ in pairs for name in ("obs", "var")]
     undo: list[tuple[Any, str, str, Any]] = []
     try:
         for adata, attribute, key, value in ready:
             undo.append((adata, attribute, key, _current(adata, attribute, key)))
             getattr(adata, attribute)[key] = value
     except BaseException:
+        for adata, name, table in tables:  # whole: a column may be half in
+            if any(a is adata and attribute == name for a, attribute, _, _ in undo):
+                setattr(adata, name, table)
         for adata, attribute, key, value in reversed(undo):
-            _restore(adata, attribute, key, value)
+            if attribute not in ("obs", "var"):
+                _restore(adata, attribute, key, value)
+        raise
+
+
+def _make_actual(adata: "AnnData") -> None:
+    """Turn a view into an object of its own, or, on any error or interrupt, leave it a view."""
+    view = dict(vars(adata))
+    try:
+        adata._init_as_actual(adata.copy())
+    except BaseException:
+        vars(adata).clear()
+        vars(adata).update(view)
         raise
 
 
