@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds altogether")
     parser.add_argument("--seconds", type=float, default=20.0, help="seconds per case")
+    parser.add_argument("--files", type=float, default=0.25, help="share of the cases that are files")
     parser.add_argument("--log", type=Path, help="file for one JSON line per defect")
     options = parser.parse_args()
     outcomes: collections.Counter[str] = collections.Counter()
@@ -33,7 +34,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         while numbers and time.monotonic() - start < options.budget:
             queue = context.Queue()
-            worker = context.Process(target=work, args=(options.seed, numbers, options.seconds, folder, queue))
+            worker = context.Process(
+                target=work, args=(options.seed, numbers, options.seconds, options.files, folder, queue)
+            )
             worker.start()
             number, label, heard = numbers[0], "?", time.monotonic()
             while numbers and time.monotonic() - start < options.budget:

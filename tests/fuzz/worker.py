@@ -5,21 +5,22 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from . import calls
+from . import calls, files
 from .judge import Defect, judge
 
 
-def work(seed: int, numbers: list[int], seconds: float, folder: str, queue: Any) -> None:
+def work(seed: int, numbers: list[int], seconds: float, share: float, folder: str, queue: Any) -> None:
     """Run cases in a process of their own, and tell what happened after each."""
     import matplotlib as mpl
 
     mpl.use("agg")
-    calls.results()  # compiles, before the clock runs
+    files.originals()  # compiles, before the clock runs
     for number in numbers:
         queue.put((number, "?", "started", ""))
         label = "?"
         try:
-            case = calls.draw(Random(f"{seed}:{number}"), Path(folder))
+            random = Random(f"{seed}:{number}")
+            case = files.draw(random, Path(folder)) if random.random() < share else calls.draw(random, Path(folder))
             label = case.label
             outcome, told = judge(case.call, case.inputs(), case.answer, seconds), ""
         except Defect as defect:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unmix._adata.file_checks import check_folder, check_hdf5
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -22,6 +24,10 @@ def open_file(path: Path) -> "AnnData":
     import anndata
     import scanpy as sc
 
+    if path.suffix in (".h5ad", ".h5", ".h5mu"):
+        check_hdf5(path)
+    elif path.is_dir():
+        check_folder(path)
     if path.suffix == ".h5ad":
         return anndata.read_h5ad(path)
     if path.suffix == ".h5":

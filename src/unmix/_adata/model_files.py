@@ -94,7 +94,7 @@ def load(path: str | Path) -> "AnnData":
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    _check_header(path)
+    check_header(path)
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
@@ -105,16 +105,30 @@ def load(path: str | Path) -> "AnnData":
     except SafetensorError as error:
         msg = f"{path} is damaged: {error}"
         raise ValueError(msg) from error
-    entry = json.loads(about["entry"], object_hook=_array_of_text)
-    for name, value in tensors.items():
-        *folders, last = name.split(SEPARATOR)
-        at = entry
-        for folder in folders:
-            at = at.setdefault(folder, {})
-        at[last] = value
+    entry = _entry_of(path, about, tensors)
     _check_shapes(path, entry)
     var = pd.DataFrame(index=pd.Index(entry["genes"], dtype=object))
     return AnnData(np.zeros((0, len(var)), np.float32), var=var, uns={about["key"]: entry})
+
+
+def _entry_of(path: Path, about: dict[str, str], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return what `uns` held: the text of the header, and the arrays in their places."""
+    try:
+        entry = json.loads(about["entry"], object_hook=_array_of_text)
+        for name, value in tensors.items():
+            *folders, last = name.split(SEPARATOR)
+            at = entry
+            for folder in folders:
+                at = at.setdefault(folder, {})
+            at[last] = value
+        fits = isinstance(entry["params"], dict) and entry["params"].get("tool") in TOOLS and bool(about["key"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        msg = f"{path} is damaged: {error!r}"
+        raise ValueError(msg) from error
+    if not fits:
+        msg = f"{path} is damaged: it does not say which tool made the model, or under which key."
+        raise ValueError(msg)
+    return entry
 
 
 def _without_arrays(value: Any, where: tuple[str, ...], tensors: dict[str, np.ndarray]) -> Any:
@@ -125,7 +139,7 @@ def _without_arrays(value: Any, where: tuple[str, ...], tensors: dict[str, np.nd
     if isinstance(value, np.ndarray) and value.dtype.kind in "US":
         return {"text": value.tolist()}
     if isinstance(value, np.ndarray):
-        tensors[SEPARATOR.join(where)] = np.ascontiguousarray(value)
+        tensors[SEPARATOR.join(where)] = np.asarray(value, order="C")
         return None
     return value.item() if isinstance(value, np.generic) else value
 
@@ -134,8 +148,11 @@ def _array_of_text(value: dict[str, Any]) -> Any:
     return np.array(value["text"], dtype=str) if list(value) == ["text"] else value
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Refuse a header that says more than the file holds, before any of it is read."""
+    if not path.is_file():
+        msg = f"there is no file {path}."
+        raise FileNotFoundError(msg)
     size = path.stat().st_size
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
@@ -153,7 +170,7 @@ def _check_shapes(path: Path, entry: dict[str, Any]) -> None:
         fit = stored_fit(entry)
         build(fit.design, fit.weights)
         fits = len(entry["genes"]) == len(fit.genes.mean) == fit.design.n_vars
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
         msg = f"{path} is damaged: {error}"
         raise ValueError(msg) from error
     if not fits:

@@ -4,7 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unmix.cli._files import FileProblem, check_endings, check_outputs, picture, read_data, table, write_outputs
+from unmix.cli._files import (
+    FileProblem,
+    check_endings,
+    check_outputs,
+    picture,
+    read_data,
+    read_table,
+    table,
+    write_outputs,
+)
 
 
 def archetypes(
@@ -79,11 +88,29 @@ def archetypes(
 
 def _read_sets(path: Path) -> Any:
     """Read gene sets from a file."""
-    import pandas as pd
-
     if not path.is_file():
         msg = f"there is no file {path}."
         raise FileProblem(msg)
     if path.suffix == ".json":
-        return json.loads(path.read_text())
-    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index_col=None)
+        return _read_json(path)
+    return read_table(path)
+
+
+def _read_json(path: Path) -> dict[str, list[str]]:
+    """Read lists of genes by the name of their type.
+
+    Raises
+    ------
+    FileProblem
+        If the file holds something else.
+    """
+    try:
+        sets = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError) as error:
+        msg = f"{path} could not be read as JSON: {error}"
+        raise FileProblem(msg) from error
+    lists = isinstance(sets, dict) and all(isinstance(genes, list) for genes in sets.values())
+    if not lists or not all(isinstance(gene, str) for genes in sets.values() for gene in genes):
+        msg = f'{path} must hold a list of genes for every type, such as {{"B cells": ["CD79A", "MS4A1"]}}.'
+        raise FileProblem(msg)
+    return sets

@@ -22,6 +22,7 @@ def autoencoder(
     covariates: tuple[str, ...] = (),
     max_epochs: int | Literal["auto"] = "auto",
     denoise: bool = False,
+    checkpoint: Path | None = None,
     layer: str | None = None,
     key_added: str | None = None,
     rng: int = 0,
@@ -60,6 +61,8 @@ def autoencoder(
         Most epochs.
     denoise
         Write the decoder's means as a layer.
+    checkpoint
+        Folder for finished epochs, from which an interrupted command goes on.
     layer
         Layer with the counts.
     key_added
@@ -71,7 +74,13 @@ def autoencoder(
     force
         Replace files that exist.
     """
-    options: dict[str, Any] = {"layer": layer, "rng": rng, "n_jobs": n_jobs, "max_epochs": max_epochs}
+    options: dict[str, Any] = {
+        "layer": layer,
+        "rng": rng,
+        "n_jobs": n_jobs,
+        "max_epochs": max_epochs,
+        "checkpoint": checkpoint,
+    }
     options |= {"batch_key": batch_key, "covariates": list(covariates), "denoise": denoise, "dropout": dropout}
     options |= {"kind": kind, "likelihood": likelihood, "dispersion": dispersion}
     _run("autoencoder", data, n_latent, key_added or kind, (out, latent, model, plot), force=force, **options)
@@ -92,6 +101,7 @@ def zinb_ae(
     covariates: tuple[str, ...] = (),
     max_epochs: int | Literal["auto"] = "auto",
     denoise: bool = False,
+    checkpoint: Path | None = None,
     layer: str | None = None,
     key_added: str = "zinb_ae",
     rng: int = 0,
@@ -128,6 +138,8 @@ def zinb_ae(
         Most epochs.
     denoise
         Write the decoder's means as a layer.
+    checkpoint
+        Folder for finished epochs, from which an interrupted command goes on.
     layer
         Layer with the counts.
     key_added
@@ -139,7 +151,13 @@ def zinb_ae(
     force
         Replace files that exist.
     """
-    options: dict[str, Any] = {"layer": layer, "rng": rng, "n_jobs": n_jobs, "max_epochs": max_epochs}
+    options: dict[str, Any] = {
+        "layer": layer,
+        "rng": rng,
+        "n_jobs": n_jobs,
+        "max_epochs": max_epochs,
+        "checkpoint": checkpoint,
+    }
     options |= {"batch_key": batch_key, "covariates": list(covariates), "denoise": denoise, "dropout": dropout}
     options |= {"dispersion": dispersion, "ridge": ridge}
     _run("zinb_ae", data, n_latent, key_added, (out, latent, model, plot), force=force, **options)

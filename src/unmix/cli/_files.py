@@ -34,7 +34,17 @@ def read_data(path: Path) -> "AnnData":
         raise FileProblem(msg)
     try:
         return open_file(path)
-    except (OSError, KeyError, ValueError, TypeError, EOFError, IndexError, RuntimeError) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        EOFError,
+        IndexError,
+        RuntimeError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         msg = f"{path} could not be read: {error}"
         raise FileProblem(msg) from error
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from unmix._adata.file_checks import check_hdf5
 from unmix.cli._files import FileProblem, check_endings, check_outputs, read_data, table, write_outputs
 
 
@@ -141,8 +142,9 @@ def read_modalities(data: list[Path]) -> Any:
             return mudata.MuData(parts)
     try:
         with mudata.set_options(pull_on_update=False):
+            check_hdf5(data[0])
             return mudata.read_h5mu(data[0])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError) as error:
         msg = f"{data[0]} could not be read: {error}"
         raise FileProblem(msg) from error
 

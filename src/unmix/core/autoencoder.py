@@ -250,11 +250,11 @@ class Trainer:
             for _ in progress(
                 range(state.epoch, self.max_epochs), total=self.max_epochs - state.epoch, desc="training"
             ):
+                if state.returns > RETURNS:
+                    break
                 self._epoch(state)
                 if on_epoch is not None:
                     on_epoch(state)
-                if state.returns > RETURNS:
-                    break
             finished = True
         except KeyboardInterrupt:
             if self.options.on_interrupt != "keep" or not state.best:

@@ -1,6 +1,7 @@
 """Autoencoders of counts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,7 @@ def autoencoder(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_interrupt: Literal["raise", "keep"] = "raise",
     resume: bool = False,
+    checkpoint: str | Path | None = None,
     key_added: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = None,
@@ -100,6 +102,9 @@ def autoencoder(
         leaves `adata` as it was.
     resume
         Whether to go on with the interrupted training stored under the same key; the network's options are those stored.
+    checkpoint
+        Folder in which every finished epoch is kept: a call that was interrupted or killed goes on from there when it is
+        repeated with the same data, options and seed, to the same answer.
     key_added
         Name of the slots; `None` for `kind`.
     rng
@@ -184,7 +189,7 @@ def autoencoder(
     else:
         sizes = {"n_batches": len(conditions.batches), "n_codes": rows.codes.shape[1], "n_latent": n_latent}
         design = Design(rows.X.shape[1], hidden=tuple(hidden), ridge=ridge, **sizes, **given)  # type: ignore[arg-type]
-        fitted, chosen = steps.train(rows, design, options, seed=seed, n_jobs=threads)
+        fitted, chosen = steps.train(rows, design, options, seed=seed, n_jobs=threads, checkpoint=checkpoint)
     how = {"n_samples": n_samples, "seed": seed, "device": device, "threads": threads}
     slots = steps.slots_of(adata, rows, fitted, key, conditions, **how)  # type: ignore[arg-type]
     slots.uns[key]["chosen"] = chosen

@@ -1,6 +1,7 @@
 """What lies between the tools and the mathematics of autoencoders: choices, training, slots, denoised layers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from scipy import sparse
 from unmix._adata import keys
 from unmix._adata.conditions import Conditions
 from unmix._adata.models import model_entry, read_for_model, stored_fit, stored_state
+from unmix._adata.runs import EpochFile, fingerprint
 from unmix._adata.write import Slots
 from unmix._settings import logger
+from unmix.core.blocks import iter_blocks
 
 if TYPE_CHECKING:
     from unmix.core.autoencoder import Fit, Options
@@ -107,21 +110,30 @@ def gene_columns(known: pd.Index, genes: Any) -> np.ndarray | None:
 
 
 def train(
-    rows: "Rows", design: "Design", options: "Options", *, seed: int, n_jobs: int
+    rows: "Rows", design: "Design", options: "Options", *, seed: int, n_jobs: int, checkpoint: str | Path | None = None
 ) -> "tuple[Fit, dict[str, float]]":
     """Fit, after choosing between NB and ZINB by a short run of each where asked; return also both held-out losses."""
     from unmix.core.autoencoder import fit
 
+    def run(design: "Design", options: "Options", seed: int, **more: Any) -> "Fit":
+        if checkpoint is None:
+            return fit(rows, design, options, seed=seed, n_jobs=n_jobs, **more)
+        device_free = replace(options, device="", precision="", on_interrupt="")
+        known = fingerprint(
+            (block for _, block in iter_blocks(rows.X)), rows.codes.tobytes(), design, device_free, seed
+        )
+        file = EpochFile(Path(checkpoint) / f"{known}.safetensors")
+        more["state"] = file.load() or more.get("state")
+        return fit(rows, design, options, seed=seed, n_jobs=n_jobs, on_epoch=file.keep, **more)
+
     if design.likelihood != "auto":
-        return fit(rows, design, options, seed=seed, n_jobs=n_jobs), {}
+        return run(design, options, seed), {}
     short = replace(options, max_epochs=min(SHORT_RUN, options.max_epochs or SHORT_RUN), on_interrupt="raise")
-    fits = {
-        name: fit(rows, replace(design, likelihood=name), short, seed=seed, n_jobs=n_jobs) for name in ("nb", "zinb")
-    }
+    fits = {name: run(replace(design, likelihood=name), short, seed) for name in ("nb", "zinb")}
     losses = {name: float(f.state.best_loss) for name, f in fits.items()}
     best = min(losses, key=losses.__getitem__)
     logger.info("autoencoder: held-out loss per cell %s; going on with %s", losses, best)
-    return fit(rows, fits[best].design, options, n_jobs=n_jobs, state=fits[best].state), losses
+    return run(fits[best].design, options, seed, state=fits[best].state), losses
 
 
 def resume_training(

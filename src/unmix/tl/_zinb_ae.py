@@ -1,6 +1,7 @@
 """The zero-inflated negative binomial autoencoder."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ def zinb_ae(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     on_interrupt: Literal["raise", "keep"] = "raise",
     resume: bool = False,
+    checkpoint: str | Path | None = None,
     key_added: str = "zinb_ae",
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = None,
@@ -74,6 +76,8 @@ def zinb_ae(
         `"keep"` writes the best epoch so far when interrupted; `"raise"` leaves `adata` as it was.
     resume
         Whether to go on with the interrupted training stored under the same key.
+    checkpoint
+        Folder in which every finished epoch is kept, from which a call that was killed goes on.
     key_added
         Name of the slots.
     rng
@@ -125,5 +129,5 @@ def zinb_ae(
         adata, n_latent, likelihood="zinb", dispersion=dispersion, dropout=dropout, ridge=ridge, hidden=hidden,
         batch_key=batch_key, covariates=covariates, layer=layer, max_epochs=max_epochs, batch_size=batch_size,
         learning_rate=learning_rate, mask=mask, denoise=denoise, device=device, on_interrupt=on_interrupt, resume=resume,
-        key_added=key_added, rng=rng, n_jobs=n_jobs,
+        checkpoint=checkpoint, key_added=key_added, rng=rng, n_jobs=n_jobs,
     )  # fmt: skip
