@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .worker import work
 
-STALL = 90.0
+STALL = 60.0
 """Seconds after which a worker that does not answer is ended."""
 
 

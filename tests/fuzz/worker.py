@@ -22,6 +22,7 @@ def work(seed: int, numbers: list[int], seconds: float, share: float, folder: st
             random = Random(f"{seed}:{number}")
             case = files.draw(random, Path(folder)) if random.random() < share else calls.draw(random, Path(folder))
             label = case.label
+            queue.put((number, label, "started", ""))
             outcome, told = judge(case.call, case.inputs(), case.answer, seconds), ""
         except Defect as defect:
             outcome, told = "defect", str(defect)

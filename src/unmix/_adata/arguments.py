@@ -103,14 +103,18 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        check_arguments(function, args, kwargs)
-        return function(*args, **kwargs)
+        bound = check_arguments(function, args, kwargs)
+        return function(*bound.args, **bound.kwargs)
 
     return wrapper
 
 
-def check_arguments(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all arguments by name, defaults included, if each is what its annotation and its limits allow.
+def check_arguments(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """Return all arguments, defaults included, if each is what its annotation and its limits allow.
+
+    Numbers of numpy become those of Python.
 
     Raises
     ------
@@ -129,7 +133,8 @@ def check_arguments(function: Callable[..., Any], args: Sequence[Any], kwargs: M
     for name, value in bound.arguments.items():
         if name in hints and value is not signature.parameters[name].default:
             _check(name, value, hints[name])
-    return dict(bound.arguments)
+        bound.arguments[name] = value.item() if isinstance(value, np.generic) else value
+    return bound
 
 
 @functools.cache
@@ -185,6 +190,9 @@ def _check_value(name: str, value: Any) -> None:
     numbers = value if isinstance(value, tuple | list) and name in LIMITS else [value]
     for number in numbers:
         if isinstance(number, Real) and not isinstance(number, bool | np.bool_):
+            if isinstance(number, Integral) and abs(int(number)) >= 2**63:
+                msg = f"`{name}` is too large a number: {described(value)}."
+                raise ArgumentProblem(msg)
             wanted = LIMITS.get(name, ANY_NUMBER).refuse(number)
             if wanted:
                 msg = f"`{name}` must be {wanted}, got {value!r}."

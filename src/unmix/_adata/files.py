@@ -19,8 +19,17 @@ def open_file(path: Path) -> "AnnData":
     Raises
     ------
     ValueError
-        If it is of another kind.
+        If it is of another kind, damaged, or leads elsewhere.
     """
+    try:
+        return _open(path)
+    except Exception as error:  # a damaged file can raise anything in the libraries that read it
+        msg = f"{path} could not be read: {' '.join(str(error).split()) or type(error).__name__}"
+        raise ValueError(msg) from error
+
+
+def _open(path: Path) -> "AnnData":
+    """Read a file, by the ending of its name."""
     import anndata
     import scanpy as sc
 

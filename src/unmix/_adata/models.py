@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from unmix._adata.conditions import Conditions, stored_conditions
-from unmix._adata.read import check_expression, check_range, read_matrix, summarise_rows
+from unmix._adata.read import check_expression, check_range, check_unique, read_matrix, summarise_rows
 from unmix._adata.stored import stored_entry
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def read_for_model(
     """
     entry = stored_entry(fitted, key, *TOOLS)
     fit, conditions = stored_fit(entry), stored_conditions(entry["conditions"])
+    check_unique(adata.var_names)
     columns = pd.Index(adata.var_names).get_indexer(pd.Index(entry["genes"]))
     if (columns < 0).any():
         missing = entry["genes"][columns < 0]

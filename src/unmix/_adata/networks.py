@@ -66,8 +66,8 @@ def _table(net: Any) -> pd.DataFrame:
     if not {"source", "target"} <= set(net.columns):
         msg = f"`net` must have the columns source and target, got {list(net.columns)}."
         raise ValueError(msg)
-    weight = net["weight"].to_numpy(float) if "weight" in net else np.ones(len(net))
+    weight = pd.to_numeric(net["weight"], errors="coerce").to_numpy(float) if "weight" in net else np.ones(len(net))
     if not np.isfinite(weight).all():
-        msg = "the weights of `net` must be finite."
+        msg = "the weights of `net` must be finite numbers."
         raise ValueError(msg)
     return pd.DataFrame({"source": net["source"].astype(str), "target": net["target"].astype(str), "weight": weight})

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from unmix._settings import settings
-from unmix.core.blocks import Block, map_rows
+from unmix.core.blocks import Block, map_rows, sound_indices
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,14 +66,48 @@ def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
     if 0 in X.shape:
         msg = f"{where} is empty: {X.shape[0]} observations x {X.shape[1]} genes."
         raise ValueError(msg)
-    if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()].unique()[:3].tolist()
-        msg = f"gene names must be unique; {twice} occur more than once. Call `adata.var_names_make_unique()` first."
-        raise ValueError(msg)
+    check_unique(adata.var_names)
     if np.dtype(X.dtype).kind not in "biuf":
         msg = f"{where} must hold numbers, its dtype is {X.dtype}."
         raise ValueError(msg)
+    if sparse.issparse(X):
+        check_indices(X, where)
+    if np.dtype(X.dtype).kind == "f" and X.dtype.itemsize not in (4, 8):  # sparse matrices know no others
+        if not hasattr(X, "dask") and not isinstance(X, np.ndarray):
+            msg = f"{where} must be stored as float32, float64 or integers, not as {X.dtype}."
+            raise ValueError(msg)
+        X = X.astype(np.float32 if X.dtype.itemsize < 4 else np.float64)
     return Matrix(X, pd.Index(adata.var_names), pd.Index(adata.obs_names), where)
+
+
+def check_unique(genes: pd.Index, whose: str = "the data") -> None:
+    """Refuse names of genes that occur more than once.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+    """
+    if not genes.is_unique:
+        twice = genes[genes.duplicated()].unique()[:3].tolist()
+        msg = (
+            f"gene names must be unique; in {whose} {twice} occur more than once. Call `var_names_make_unique()` of the "
+            "AnnData first."
+        )
+        raise ValueError(msg)
+
+
+def check_indices(X: Any, where: str) -> None:
+    """Refuse a sparse matrix whose indices point outside of it, as a damaged file gives.
+
+    Raises
+    ------
+    ValueError
+        If one does.
+    """
+    if X.format in ("csr", "csc") and not sound_indices(X):
+        msg = f"{where} is damaged: its indices do not fit a sparse matrix of {X.shape[0]} x {X.shape[1]}."
+        raise ValueError(msg)
 
 
 def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby") -> pd.Categorical:

@@ -57,7 +57,7 @@ class RunFolder:
         found = {}
         for file in sorted(self.path.glob("run*.npz")):
             try:
-                with np.load(file, allow_pickle=False) as stored:
+                with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
                     run = Run(stored["spectra"], stored["labels"], float(stored["error"]))
                     number = int(file.stem[3:])
             except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:

@@ -1,10 +1,12 @@
 """Reading back what a tool has stored, under the names that the user gave; what was spoiled since is named."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from unmix._adata.read import check_unique
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,6 +70,24 @@ def stored_array(adata: "AnnData", attribute: str, key: str, n_columns: int | No
         msg = f"{attribute}[{key!r}] must be {wanted}, has the shape {np.shape(slot[key])}; run the tool again."
         raise ValueError(msg)
     return values
+
+
+def positions(adata: "AnnData", genes: Sequence[str]) -> np.ndarray:
+    """Return where genes are among those of an object.
+
+    Raises
+    ------
+    KeyError
+        If one is not there.
+    ValueError
+        If names of genes occur more than once.
+    """
+    check_unique(adata.var_names)
+    found = adata.var_names.get_indexer(list(genes))
+    if (found < 0).any():
+        msg = f"the object lacks the genes {[g for g, at in zip(genes, found, strict=True) if at < 0][:3]}."
+        raise KeyError(msg)
+    return found
 
 
 def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:

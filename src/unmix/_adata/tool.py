@@ -36,11 +36,12 @@ def tool(function: Callable[P, Slots]) -> "Callable[P, AnnData | None]":
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> "AnnData | None":
         if args:
             check_anndata(args[0], name)
-        parameters = check_arguments(function, args, kwargs)
+        bound = check_arguments(function, args, kwargs)
+        parameters = dict(bound.arguments)
         adata = check_anndata(parameters.pop(next(iter(parameters))), name)
         copy = parameters.pop("copy")
         start = time.perf_counter()
-        slots = function(*args, **kwargs)
+        slots = function(*bound.args, **bound.kwargs)
         provenance = {"tool": name, "unmix_version": __version__, **parameters}
         for entry in slots.uns.values():
             entry["params"] = storable({**provenance, **entry.get("params", {})})

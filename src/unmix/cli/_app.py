@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             if logging.getLogger("unmix").isEnabledFor(logging.DEBUG):
                 raise
             text = problem.args[0] if isinstance(problem, KeyError) and problem.args else problem
-            sys.stderr.write(f"unmix: {text}\n")
+            sys.stderr.write(f"unmix: {' '.join(str(text).split())}\n")
             raise SystemExit(1) from problem
         except KeyboardInterrupt:
             sys.stderr.write("unmix: interrupted; no file was changed.\n")

@@ -34,19 +34,8 @@ def read_data(path: Path) -> "AnnData":
         raise FileProblem(msg)
     try:
         return open_file(path)
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        TypeError,
-        EOFError,
-        IndexError,
-        RuntimeError,
-        AttributeError,
-        MemoryError,
-    ) as error:
-        msg = f"{path} could not be read: {error}"
-        raise FileProblem(msg) from error
+    except ValueError as error:
+        raise FileProblem(str(error)) from error
 
 
 def read_reference(path: Path) -> "AnnData | pd.DataFrame":
@@ -63,7 +52,7 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
         return read_data(path)
     try:
         return pd.read_csv(path, sep=separator, index_col=0)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
 
@@ -80,7 +69,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         return pd.read_csv(path, sep=TABLES.get(path.suffix, ","))
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
 

@@ -41,12 +41,25 @@ def default_block_rows(n_vars: int) -> int:
 def as_block(rows: Any) -> Block:
     """Return rows of any in-memory matrix as a contiguous ndarray or a CSR array with sorted, unique indices."""
     if sparse.issparse(rows):
+        if rows.format in ("csr", "csc") and not sound_indices(rows):
+            msg = "the matrix is damaged: its indices do not fit its shape."
+            raise ValueError(msg)
         block = sparse.csr_array(rows)
         if not block.has_canonical_format:
             block = block.copy()
             block.sum_duplicates()
         return block
     return np.ascontiguousarray(rows)
+
+
+def sound_indices(X: Any) -> bool:
+    """Tell whether the indices of a CSR or CSC matrix lie inside of it; those of a damaged file may not."""
+    major, minor = X.shape if X.format == "csr" else X.shape[::-1]
+    if len(X.indptr) != major + 1 or X.indices.dtype.kind not in "iu" or X.indptr.dtype.kind not in "iu":
+        return False
+    if X.indptr[0] != 0 or X.indptr[-1] > min(len(X.indices), len(X.data)) or (np.diff(X.indptr) < 0).any():
+        return False
+    return not len(X.indices) or (int(X.indices.min()) >= 0 and int(X.indices.max()) < minor)
 
 
 def is_dask(X: Any) -> bool:

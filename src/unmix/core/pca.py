@@ -38,6 +38,9 @@ def principal_components(Y: Any, k: int, rng: np.random.Generator, *, n_jobs: in
         found = svd(Y, k, center=True, n_passes=KRYLOV_PASSES, rng=rng, n_jobs=n_jobs)
         return Components(found.U * found.S, found.V, found.mean, found.S)
     mean = np.asarray(Y.mean(axis=0)).ravel()
+    square = float(Y.multiply(Y).sum())
+    if square - n * float(mean @ mean) <= 1e-12 * square:  # all rows are equal
+        return Components(np.zeros((n, k)), np.eye(genes, k), mean, np.zeros(k))
     if min(n, genes) <= k + 1:
         U, s, Vt = np.linalg.svd(Y.toarray() - mean, full_matrices=False)
         U, s, Vt = U[:, :k], s[:k], Vt[:k]

@@ -7,6 +7,7 @@ from scipy import sparse
 
 from unmix._adata.arguments import checked
 from unmix._adata.keys import column_names
+from unmix._adata.read import LARGEST, read_matrix
 from unmix.datasets._tissue import cells_in_spots, compositions, grid, smooth_fields
 
 if TYPE_CHECKING:
@@ -185,8 +186,13 @@ def _members(cells: "AnnData", groupby: str) -> dict[str, np.ndarray]:
 
 def _counts(cells: "AnnData", layer: str | None) -> sparse.csr_matrix:
     """Return the counts as CSR in double precision, or raise."""
-    counts = sparse.csr_matrix(cells.X if layer is None else cells.layers[layer], dtype=np.float64)
-    if not np.isfinite(counts.data).all() or (counts.data < 0).any() or (counts.data % 1).any():
+    counts = sparse.csr_matrix(read_matrix(cells, layer).X, dtype=np.float64)
+    if (
+        not np.isfinite(counts.data).all()
+        or (counts.data < 0).any()
+        or (counts.data % 1).any()
+        or counts.data.max(initial=0) > LARGEST
+    ):
         msg = (
             f"{'`cells.X`' if layer is None else f'layer {layer!r}'} must hold counts: whole numbers, 0 or more. "
             "Give the layer with the raw counts by `layer=`."
@@ -230,7 +236,7 @@ def _check_pooling(
     """Raise with the name of the first option that is out of range."""
     rules = [
         ("shape", shape, len(shape) == 2 and min(shape) >= 1, "two whole numbers >= 1"),
-        ("cells_per_spot", cells_per_spot, cells_per_spot >= 1, "at least 1"),
+        ("cells_per_spot", cells_per_spot, 1 <= cells_per_spot <= 1e9, "at least 1, at most 1e9"),
         ("types_per_spot", types_per_spot, types_per_spot is None or types_per_spot >= 1, "None or at least 1"),
         ("smoothness", smoothness, smoothness >= 0, "0 or more"),
         ("platform_sd", platform_sd, platform_sd >= 0, "0 or more"),

@@ -272,10 +272,11 @@ def _check_simulation(types: list[str], options: dict) -> None:
         "n_markers": 0, "smoothness": 0, "depth_sd": 0, "platform_sd": 0, "donor_sd": 0, "size_sd": 0, "dispersion": 0,
     }  # fmt: skip
     rules = [(name, options[name], options[name] >= low, f"at least {low}") for name, low in at_least.items()]
+    rules += [(name, options[name], options[name] <= 1e9, "at most 1e9") for name in (*at_least, "depth", "cell_depth")]
     rules += [(name, options[name], options[name] > 0, "more than 0") for name in ("depth", "cell_depth")]
     rules += [("ambient", options["ambient"], 0 <= options["ambient"] < 1, "at least 0 and less than 1")]
     missing, cells = options["missing_type"], options["cells_per_type"]
-    named = cells if isinstance(cells, Mapping) else {types[0]: cells}
+    named = cells if isinstance(cells, Mapping) else dict.fromkeys(types[:1], cells)
     rules += [
         ("missing_type", missing, missing is None or (missing in types and len(types) > 1), f"None or one of {types}"),
         ("cells_per_type", cells, set(named) <= set(types) and min(named.values(), default=1) >= 1,

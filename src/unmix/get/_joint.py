@@ -49,7 +49,10 @@ def joint_loadings(data: Any, *, key: str = "joint_nmf", n_top: int | None = Non
         entry = stored_entry(data, key, "joint_nmf")
         parts = _batch_parts(data, key, entry) if "batches" in entry else {str(entry["modality"]): _table(data, key)}
     else:
-        modalities = data if isinstance(data, Mapping) else data.mod
+        modalities = data if isinstance(data, Mapping) else getattr(data, "mod", None)
+        if not isinstance(modalities, Mapping) or not all(isinstance(part, AnnData) for part in modalities.values()):
+            msg = f"`data` must be an AnnData, a MuData or a dict of AnnData, got {type(data).__name__}."
+            raise TypeError(msg)
         for part in modalities.values():
             stored_entry(part, key, "joint_nmf")
         parts = {name: _table(part, key) for name, part in modalities.items()}
@@ -69,12 +72,14 @@ def _batch_parts(adata: AnnData, key: str, entry: Mapping[str, Any]) -> dict[str
     batches = stored_names(entry, "batches")
     k = stored_array(adata, "varm", key).shape[1]
     both = stored_array(adata, "varm", key + keys.SPECIFIC, k * len(batches))
+    scales, usage = numbers_by_gene(adata, entry, "scales"), np.asarray(entry["mean_usage"])
+    if np.shape(scales)[:1] != (len(batches),) or usage.shape != (len(batches), k):
+        msg = f"{key!r} holds scales of {np.shape(scales)} and usages of {usage.shape} for {len(batches)} batches; run it again."
+        raise ValueError(msg)
     own = np.split(both, len(batches), axis=1)
     parts = {"shared": _table(adata, key)}
-    for name, V, usage, d in zip(
-        batches, own, entry["mean_usage"], numbers_by_gene(adata, entry, "scales"), strict=True
-    ):
-        parts[name] = _named(V, adata.var_names).assign(all=V @ usage / np.where(d > 0, d, 1.0))
+    for name, V, mean, d in zip(batches, own, usage, scales, strict=True):
+        parts[name] = _named(V, adata.var_names).assign(all=V @ mean / np.where(d > 0, d, 1.0))
     return parts
 
 

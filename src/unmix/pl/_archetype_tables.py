@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import positions, stored_array, stored_entry
 from unmix.get import archetypes as get_archetypes
 from unmix.get import markers as get_markers
 from unmix.get._archetypes import TOOL
@@ -62,7 +62,7 @@ def archetype_markers(
     """
     entry = stored_entry(adata, key, TOOL)
     genes = list(dict.fromkeys(get_markers(adata, key=key, n_genes=n_genes)["gene"].astype(str)))
-    levels = np.asarray(adata.varm[key])[adata.var_names.get_indexer(genes)]
+    levels = stored_array(adata, "varm", key)[positions(adata, genes)]
     top = levels.max(axis=1, keepdims=True)
     panel = panels(ax, 1, size=_width(entry["names"]), aspect=_height(genes) / _width(entry["names"]))[0]
     names = [str(name) for name in entry["names"]]

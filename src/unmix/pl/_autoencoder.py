@@ -10,6 +10,7 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
+from unmix._adata.read import check_expression, read_matrix, summarise_rows
 from unmix._adata.stored import stored_entry
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -135,8 +136,13 @@ def denoised(
     2
     """
     columns = _two_columns(adata, genes, key)
-    counts = adata.X if layer is None else adata.layers[layer]
-    totals = np.asarray(counts.sum(axis=1)).ravel()
+    matrix = read_matrix(adata, layer)
+    summary = summarise_rows(matrix)
+    check_expression(matrix, summary, expect_counts=False)
+    counts, totals = matrix.X, summary.totals
+    if not totals.any():
+        msg = f"{matrix.where} holds no counts to draw."
+        raise ValueError(msg)
     scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan)
     axes = panels(ax, 2, size=3.2 if color is None else 4.2, aspect=1.0 if color is None else 0.8)
     matrices = {"counts": counts, "denoised": adata.layers[key + keys.DENOISED]}

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import stored_array, stored_entry
 from unmix.get._loadings import TOOLS
 from unmix.get._loadings import loadings as get_loadings
 from unmix.pl._canvas import COLOURS, LABEL, TICK, TITLE, finish, named_axis, palette, panels
@@ -135,7 +135,7 @@ def rank_selection(
     from matplotlib.ticker import MaxNLocator
 
     entry = stored_entry(adata, key, *TOOLS)
-    chosen = np.asarray(adata.varm[key]).shape[1]
+    chosen = stored_array(adata, "varm", key).shape[1]
     curves = _curves(entry)
     if not curves:
         msg = f"{key!r} holds one number of components and no curve; give a range or n_components='auto' to the tool."

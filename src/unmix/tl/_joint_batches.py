@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
-from unmix._adata.read import Matrix, check_expression, read_labels, read_matrix, summarise_rows
+from unmix._adata.read import Matrix, check_expression, check_unique, read_labels, read_matrix, summarise_rows
 from unmix._adata.stored import stored_array, stored_entry, stored_names
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
@@ -145,6 +145,7 @@ def own_parts(fitted: AnnData, key: str) -> dict[str, np.ndarray]:
 
 def on_genes(fitted: AnnData, values: np.ndarray, matrix: Matrix) -> np.ndarray:
     """Return values by gene of a fit on the genes of other data, (k, n_vars), zero where the fit knows nothing."""
+    check_unique(fitted.var_names, "the fit")
     table = pd.DataFrame(values, index=fitted.var_names).reindex(matrix.var_names, fill_value=0.0)
     return table.to_numpy(dtype=float).T
 

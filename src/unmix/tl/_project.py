@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.read import Matrix, check_expression, check_range, read_matrix, summarise_rows
+from unmix._adata.read import Matrix, check_expression, check_range, check_unique, read_matrix, summarise_rows
 from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
 from unmix.core.als import masked_usages
 from unmix.core.blocks import map_rows
@@ -22,6 +22,7 @@ def aligned_loadings(loadings: np.ndarray, genes: pd.Index, matrix: Matrix) -> t
     ValueError
         If no gene with a loading is shared.
     """
+    check_unique(genes, "the fit")
     table = pd.DataFrame(np.nan_to_num(loadings), index=genes).reindex(matrix.var_names)
     known = genes[np.nan_to_num(loadings).any(axis=1)]
     shared = int(matrix.var_names.isin(known).sum())
