@@ -1,5 +1,6 @@
 """An error at the n-th step of a call: steps are calls of functions, and returns from them, in our code and below."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +47,8 @@ class Steps:
         if ours and frame.f_code.co_name == self.below and event in ("call", "return"):
             self.depth += 1 if event == "call" else -1
             self.window.append(self.count)
-        if not ours and not self.depth:
-            return
+        if (not ours and not self.depth) or frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return  # what is raised while a generator is taken down is lost
         if self.count == self.at:
             self.at = None
             raise Injected

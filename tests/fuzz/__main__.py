@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .worker import work
 
-STALL = 60.0
+STALL, SETUP = 60.0, 300.0
 """Seconds after which a worker that does not answer is ended."""
 
 
@@ -38,7 +38,7 @@ def main() -> None:
                 target=work, args=(options.seed, numbers, options.seconds, options.files, folder, queue)
             )
             worker.start()
-            number, label, heard = numbers[0], "?", time.monotonic()
+            number, label, heard = numbers[0], "?", time.monotonic() + SETUP
             while numbers and time.monotonic() - start < options.budget:
                 try:
                     number, label, outcome, told = queue.get(timeout=1.0)

@@ -20,14 +20,33 @@ import unmix as um
 from . import hostile
 from .judge import Defect
 
-LONG = {"max_epochs": [1, 2, 0, -1, "auto "], "max_iter": [0, 1, 3, 40, -2], "n_runs": [0, 1, 2, 3, True],
-        "n_perms": [0, 1, 7, -1, 1.0], "n_restarts": [0, 1, 2, -1], "n_samples": [0, 1, 3, -1], "max_rounds": [0, 1, -1],
-        "n_latent": [0, 1, 2, 5, -1, 2.0], "hidden": [(), (0,), (1,), (3, 2), [4], 4, ("a",)], "batch_size": [0, 1, 3, 128],
-        "online": [0, 1, 2, -1, True], "n_spots": [0, 1, 5, -1, 2.5], "n_genes": [0, 1, 4, 30, -1], "ranks": [[1, 2], [0], [], [3], [99], 2],
-        "n_types": [0, 1, 2, 5, -1], "n_donors": [0, 1, 2, -1], "shape": [(0, 0), (1, 1), (2, 3), (2,), (-1, 2), "ab"],
-        "cells_per_type": [0, 1, 3, -1, {}, {"a": 2}], "cells_per_spot": [0, 1, 4.5, -1, np.inf, np.nan, "n_cells", "no such"],
-        "n_jobs": [None, 1, 2, 0, -1, -2, 1.0, True, "2"], "device": ["auto", "cpu", "gpu", 1, None],
-        "types_per_spot": [None, 0, 1, 2, -1], "show": [False], "n_top_genes": [0, 1, 5, 2000, -1], "key_added": ["other", "", "a/b", 3, None]}  # fmt: skip
+LONG = {
+    "max_epochs": [1, 2, 0, -1, "auto "],
+    "max_iter": [0, 1, 3, 40, -2],
+    "n_runs": [0, 1, 2, 3, True],
+    "n_perms": [0, 1, 7, -1, 1.0],
+    "n_restarts": [0, 1, 2, -1],
+    "n_samples": [0, 1, 3, -1],
+    "max_rounds": [0, 1, -1],
+    "n_latent": [0, 1, 2, 5, -1, 2.0],
+    "hidden": [(), (0,), (1,), (3, 2), [4], 4, ("a",)],
+    "batch_size": [0, 1, 3, 128],
+    "online": [0, 1, 2, -1, True],
+    "n_spots": [0, 1, 5, -1, 2.5],
+    "n_genes": [0, 1, 4, 30, -1],
+    "ranks": [[1, 2], [0], [], [3], [99], 2],
+    "n_types": [0, 1, 2, 5, -1],
+    "n_donors": [0, 1, 2, -1],
+    "shape": [(0, 0), (1, 1), (2, 3), (2,), (-1, 2), "ab"],
+    "cells_per_type": [0, 1, 3, -1, {}, {"a": 2}],
+    "cells_per_spot": [0, 1, 4.5, -1, np.inf, np.nan, "n_cells", "no such"],
+    "n_jobs": [None, 1, 2, 0, -1, -2, 1.0, True, "2"],
+    "device": ["auto", "cpu", "gpu", 1, None],
+    "types_per_spot": [None, 0, 1, 2, -1],
+    "show": [False],
+    "n_top_genes": [0, 1, 5, 2000, -1],
+    "key_added": ["other", "", "a/b", 3, None],
+}
 """Arguments for which any value would ask for a long run, more memory, or a window."""
 
 
@@ -129,10 +148,7 @@ def check_deconvolve(given: dict[str, Any], result: Any) -> None:
     adata = result if given.get("copy") else given["adata"]
     key = given.get("key_added", "deconvolve")
     status = adata.obs[f"{key}_status"].astype(str).to_numpy()
-    if given.get("absolute"):
-        good = _finite_rows(adata, adata.obsm[key], key)
-    else:
-        good = _on_simplex(adata, adata.obsm[key], key)
+    good = _finite_rows(adata, adata.obsm[key], key) if given.get("absolute") else _on_simplex(adata, adata.obsm[key], key)
     if (status[~good] == "ok").any():
         raise Defect("NaN rows have the status ok")
     for name in ("correlation", "rmse", "pval", "misfit", "unexplained"):
@@ -191,22 +207,56 @@ def _targets() -> dict[str, Target]:
     tl, get, pl = um.tl, um.get, um.pl
     quick = {"max_epochs": 1, "hidden": (4,)}
     found = {
-        "signatures": Target(um.pp.signatures, {"adata": cells}, {"groupby": "cell_type", "n_markers": (1, 5)}, check_signatures, 6),
-        "deconvolve cells": Target(tl.deconvolve, {"adata": cells, "reference": cells}, {"groupby": "cell_type"}, check_deconvolve, 8),
-        "autoencoder": Target(tl.autoencoder, {"adata": cells}, {"n_latent": 2, **quick}, check_embedding(default="ae"), 2),
-        "zinb_ae": Target(tl.zinb_ae, {"adata": cells}, {"n_latent": 2, **quick}, check_embedding(default="zinb_ae"), 1),
-        "resume": Target(tl.autoencoder, {"adata": results}, {"n_latent": 2, "resume": True, **quick}, check_embedding(default="ae"), 1),
+        "signatures": Target(
+            um.pp.signatures, {"adata": cells}, {"groupby": "cell_type", "n_markers": (1, 5)}, check_signatures, 6
+        ),
+        "deconvolve cells": Target(
+            tl.deconvolve, {"adata": cells, "reference": cells}, {"groupby": "cell_type"}, check_deconvolve, 8
+        ),
+        "autoencoder": Target(
+            tl.autoencoder, {"adata": cells}, {"n_latent": 2, **quick}, check_embedding(default="ae"), 2
+        ),
+        "zinb_ae": Target(
+            tl.zinb_ae, {"adata": cells}, {"n_latent": 2, **quick}, check_embedding(default="zinb_ae"), 1
+        ),
+        "resume": Target(
+            tl.autoencoder,
+            {"adata": results},
+            {"n_latent": 2, "resume": True, **quick},
+            check_embedding(default="ae"),
+            1,
+        ),
         "denoise": Target(tl.denoise, {"adata": cells, "fitted": results}, {}, weight=2),
-        "metagenes": Target(tl.metagenes, {"adata": cells}, {"n_components": 2, "n_runs": 2, "n_top_genes": 15, "max_distance": 2.0},
-                            check_embedding(simplex=True, default="metagenes"), 4),
-        "joint_nmf batches": Target(tl.joint_nmf, {"data": cells}, {"n_components": 2, "batch_key": "batch", "max_iter": 20},
-                                    check_embedding(default="joint_nmf"), 4),
+        "metagenes": Target(
+            tl.metagenes,
+            {"adata": cells},
+            {"n_components": 2, "n_runs": 2, "n_top_genes": 15, "max_distance": 2.0},
+            check_embedding(simplex=True, default="metagenes"),
+            4,
+        ),
+        "joint_nmf batches": Target(
+            tl.joint_nmf,
+            {"data": cells},
+            {"n_components": 2, "batch_key": "batch", "max_iter": 20},
+            check_embedding(default="joint_nmf"),
+            4,
+        ),
         "joint_nmf views": Target(tl.joint_nmf, {"data": views}, {"n_components": 2, "max_iter": 20}, check_views, 4),
-        "archetypes": Target(tl.starfysh_archetypes, {"adata": cells}, {"n_archetypes": 2, "n_restarts": 1, "signatures": sets()},
-                             check_embedding(simplex=True, prefix="", default="archetypes"), 6),
-        "archetypes auto": Target(tl.starfysh_archetypes, {"adata": cells}, {"n_archetypes": "auto", "n_restarts": 1},
-                                  check_embedding(simplex=True, prefix="", default="archetypes"), 1),
-    }  # fmt: skip
+        "archetypes": Target(
+            tl.starfysh_archetypes,
+            {"adata": cells},
+            {"n_archetypes": 2, "n_restarts": 1, "signatures": sets()},
+            check_embedding(simplex=True, prefix="", default="archetypes"),
+            6,
+        ),
+        "archetypes auto": Target(
+            tl.starfysh_archetypes,
+            {"adata": cells},
+            {"n_archetypes": "auto", "n_restarts": 1},
+            check_embedding(simplex=True, prefix="", default="archetypes"),
+            1,
+        ),
+    }
     for method in ("auto", "poisson", "nnls", "simplex", "nusvr", "nusvr_simplex"):
         inputs = {"adata": cells, "reference": profiles}
         found[f"deconvolve {method}"] = Target(tl.deconvolve, inputs, {"method": method}, check_deconvolve)
@@ -216,16 +266,35 @@ def _targets() -> dict[str, Target]:
     for key in ("nmf", "metagenes", "joint_nmf", "archetypes", "ae", "zinb_ae"):
         inputs = {"adata": cells, "fitted": results}
         found[f"transform {key}"] = Target(tl.transform, inputs, {"key": key}, weight=2)
-    tables = {"proportions": "deconvolve", "archetypes": "archetypes", "markers": "archetypes", "enrichment": "metagenes",
-              "joint_loadings": "joint_nmf", "loadings": "nmf", "results": None}  # fmt: skip
+    tables = {
+        "proportions": "deconvolve",
+        "archetypes": "archetypes",
+        "markers": "archetypes",
+        "enrichment": "metagenes",
+        "joint_loadings": "joint_nmf",
+        "loadings": "nmf",
+        "results": None,
+    }
     for name, key in tables.items():
         function = getattr(get, name)
         first = next(iter(inspect.signature(function).parameters))
         found[f"get.{name}"] = Target(function, {first: results}, {} if key is None else {"key": key}, a_table, 3)
-    keys = {"archetype_markers": "archetypes", "archetype_selection": "archetypes", "archetype_simplex": "archetypes",
-            "archetype_tree": "archetypes", "archetypes": "archetypes", "consensus": "metagenes", "denoised": "ae",
-            "joint_loadings": "joint_nmf", "loadings": "nmf", "proportions": "deconvolve", "rank_selection": "metagenes",
-            "signature_matching": "archetypes", "top_genes": "metagenes", "training": "ae"}  # fmt: skip
+    keys = {
+        "archetype_markers": "archetypes",
+        "archetype_selection": "archetypes",
+        "archetype_simplex": "archetypes",
+        "archetype_tree": "archetypes",
+        "archetypes": "archetypes",
+        "consensus": "metagenes",
+        "denoised": "ae",
+        "joint_loadings": "joint_nmf",
+        "loadings": "nmf",
+        "proportions": "deconvolve",
+        "rank_selection": "metagenes",
+        "signature_matching": "archetypes",
+        "top_genes": "metagenes",
+        "training": "ae",
+    }
     for name in pl.__all__:
         function = getattr(pl, name)
         parameters = inspect.signature(function).parameters
