@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs lint clean
+.PHONY: demo test docs lint clean fuzz audit test-oldest
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,4 +29,20 @@ lint: .venv/.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
-	rm -rf .venv demo docs/_build docs/generated docs/tutorials
+	rm -rf .venv .venv-audit .venv-oldest demo docs/_build docs/generated docs/tutorials
+
+# ten thousand hostile cases; a seed and a time of your own: make fuzz SEED=7 BUDGET=600
+fuzz: .venv/.done
+	$(BIN)/python -W ignore -m tests.fuzz --cases 10000 --seed $(or $(SEED),0) --budget $(or $(BUDGET),7200)
+
+# known vulnerabilities of what constraints.txt pins, in an environment of its own
+audit:
+	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# the oldest versions that pyproject.toml claims; torch is the one of constraints.txt
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[dask,mudata]" \
+		clarabel daqp hypothesis import-linter pyarrow pytest qpsolvers
+	.venv-oldest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py
