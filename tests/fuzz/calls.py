@@ -148,7 +148,9 @@ def check_deconvolve(given: dict[str, Any], result: Any) -> None:
     adata = result if given.get("copy") else given["adata"]
     key = given.get("key_added", "deconvolve")
     status = adata.obs[f"{key}_status"].astype(str).to_numpy()
-    good = _finite_rows(adata, adata.obsm[key], key) if given.get("absolute") else _on_simplex(adata, adata.obsm[key], key)
+    good = (
+        _finite_rows(adata, adata.obsm[key], key) if given.get("absolute") else _on_simplex(adata, adata.obsm[key], key)
+    )
     if (status[~good] == "ok").any():
         raise Defect("NaN rows have the status ok")
     for name in ("correlation", "rmse", "pval", "misfit", "unexplained"):

@@ -226,7 +226,8 @@ def _is_a(value: Any, kind: Any) -> bool:
             isinstance(value, tuple | list) and length in (None, len(value)) and all(_is_a(v, inner[0]) for v in value)
         )
     if origin is not None and issubclass(origin, Sequence | Iterable):
-        return _is_list(value) and all(_is_a(v, inner[0]) for v in value)
+        items = value.ravel() if isinstance(value, np.ndarray) and value.dtype == object else value
+        return _is_list(items) and all(_is_a(v, inner[0]) for v in items)
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
