@@ -223,7 +223,7 @@ def read_mask(adata: AnnData, mask: Any) -> Any:
         mask = adata.layers[mask]
     if getattr(mask, "shape", None) != adata.shape or getattr(mask, "dtype", np.dtype(object)).kind not in "biuf":
         shape = getattr(mask, "shape", None)
-        msg = f"`mask` must be a layer or an array in the shape of the matrix, {adata.shape}, got {type(mask).__name__} of {shape}."
+        msg = f"`mask` must be a layer or an array in the shape of the matrix, got {type(mask).__name__} of {shape}."
         raise ValueError(msg)
     return mask
 
