@@ -197,7 +197,7 @@ def _steps(indptr, indices, data, theta, totals, S, omega, prior, rate, steps):
                 theta[i, k] = _exp_digamma(prior[k] + z[k] + 1e-12) / max(rate[k], 1e-300)
                 total += theta[i, k]
             for k in range(T):
-                theta[i, k] *= totals[i] / total
+                theta[i, k] = theta[i, k] * (totals[i] / total) if total > 0.0 else totals[i] / T
         for k in range(T):
             out[i, k] = z[k]
     return out
