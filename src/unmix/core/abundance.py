@@ -157,10 +157,10 @@ def posterior(
 
     Examples
     --------
-    >>> Y = sparse.csr_array(np.array([[6.0, 0.0], [0.0, 0.0]]))
+    >>> rows = np.array([0, 1, 1]), np.array([0]), np.array([6.0])
     >>> prior = Abundance(np.full(2, 0.5), np.full(2, 0.3), np.full(2, 0.1), np.ones(2))
     >>> A = np.array([[0.9, 0.1], [0.1, 0.9]])
-    >>> found = posterior((Y.indptr, Y.indices, Y.data), A, 0.0, np.array([[6.0, 0.0], [0.0, 0.0]]), prior)
+    >>> found = posterior(rows, A, 0.0, np.array([[6.0, 0.0], [0.0, 0.0]]), prior)
     >>> found.present.round(1)
     array([[1. , 0.2],
            [0. , 0. ]])

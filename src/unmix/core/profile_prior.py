@@ -11,7 +11,8 @@ help, because a gene that no subtype changes may well change between lineages. S
     d_g ~ sum_s pi_s N(0, s U),   U (K, K) of mean diagonal 1,   s on a grid,
 
 whose U and pi maximise the marginal likelihood over the genes (EM), as in multivariate adaptive shrinkage (Urbut et al.
-2019). Types that go together in most genes are then told apart only where the counts insist.
+2019). Types that go together in most genes are then told apart only where the counts insist. Few counts are not
+normal, and their entries stay as the Gamma prior has them.
 
 References: Urbut, S. M. et al. (2019) Flexible statistical methods for estimating and testing effects in genomic studies
 with multiple conditions. Nat. Genet. 51, 187.
@@ -29,6 +30,8 @@ N_EM = 15
 MAX_GENES = 1500
 """U and pi are estimated from so many genes, evenly spread over their precision."""
 BLOCK = 1000
+ENOUGH = 10.0
+"""Counts at a gene's mean from which those of a type are taken to be normal: an entry of fewer keeps its Gamma posterior."""
 LEAST = 1e-3
 """An entry is at least so much of its gene's mean."""
 
@@ -71,9 +74,11 @@ def shrink_alike(S: np.ndarray, shrunk: ShrunkProfiles) -> ShrunkProfiles:
     for begin in range(0, used.size, BLOCK):
         part = slice(begin, begin + BLOCK)
         first, second = _posterior_moments(d[part], noise[part], U, pi)
-        scale = m[part, None]
-        mean[used[part]] = scale * np.maximum(1 + first, LEAST)
-        variance[used[part]] = scale**2 * np.maximum(second - first**2, 0.0)
+        rows, scale = used[part], m[part, None]
+        counts = scale * shrunk.exposure
+        trust = counts**2 / (counts**2 + ENOUGH**2)
+        mean[rows] += trust * (scale * np.maximum(1 + first, LEAST) - mean[rows])
+        variance[rows] += trust * (scale**2 * np.maximum(second - first**2, 0.0) - variance[rows])
     return replace(shrunk, mean=mean, variance=variance)
 
 
