@@ -11,6 +11,8 @@ from unmix.core.blocks import map_rows
 from unmix.core.svd import svd
 
 KRYLOV_PASSES = 10
+NULL_TOL = 1e-3
+"""A threshold between components needs no more digits."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,12 @@ class Components:
         return replace(self, scores=self.scores[:, :k], loadings=self.loadings[:, :k])
 
 
-def principal_components(Y: Any, k: int, rng: np.random.Generator, *, n_jobs: int = 1) -> Components:
+def principal_components(Y: Any, k: int, rng: np.random.Generator, *, tol: float = 0.0, n_jobs: int = 1) -> Components:
     """Return the first k principal components of sparse rows; centring is implicit, so that Y stays sparse.
 
     The largest loading of every component is positive. A matrix in memory is treated by Lanczos' method, rows that are
-    read from elsewhere by a block Krylov method of ten passes.
+    read from elsewhere by a block Krylov method of ten passes. `tol` is Lanczos' relative accuracy of squared singular
+    values, 0 for that of the machine.
     """
     n, genes = Y.shape
     if not sparse.issparse(Y):
@@ -45,7 +48,7 @@ def principal_components(Y: Any, k: int, rng: np.random.Generator, *, n_jobs: in
         U, s, Vt = np.linalg.svd(Y.toarray() - mean, full_matrices=False)
         U, s, Vt = U[:, :k], s[:k], Vt[:k]
     else:
-        U, s, Vt = svds(_centred(Y, mean), k=k, v0=rng.normal(size=min(n, genes)), solver="arpack")
+        U, s, Vt = svds(_centred(Y, mean), k=k, v0=rng.normal(size=min(n, genes)), solver="arpack", tol=tol)
         U, s, Vt = U[:, ::-1], s[::-1], Vt[::-1]
     sign = np.sign(Vt[np.arange(len(s)), np.abs(Vt).argmax(axis=1)])
     sign[sign == 0] = 1.0
@@ -73,7 +76,7 @@ def parallel_analysis(
     top = 0.0
     for seed in rng.spawn(n_permutations):
         permuted = permute_columns(Y, seed)
-        top = max(top, float(principal_components(permuted, 1, seed).values[0]))
+        top = max(top, float(principal_components(permuted, 1, seed, tol=NULL_TOL).values[0]))
     return int((values > top).sum()), top
 
 

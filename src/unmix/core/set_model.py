@@ -26,7 +26,9 @@ from unmix.core.simplex import nnls
 
 ROUNDS = 10
 STEPS = 3
-FINAL_STEPS = 30
+FINAL_STEPS = 200
+FINAL_TOL = 1e-4
+"""Change of a row's shares, summed over the types, at which its steps end."""
 CONCENTRATIONS = (0.03, 0.1, 0.3, 1.0)
 """Parameters alpha of the Dirichlet law of shares to choose from: 1 is uniform, smaller ones ask for few types a row."""
 RIDGE = 1e-9
@@ -144,7 +146,7 @@ def _inverse_dispersion(
 def _round(block, theta, totals, model, steps):
     """Return theta after some steps, and the sums that the next profiles and dispersions need."""
     entries, theta, S = _entries(block), theta.copy(), np.ascontiguousarray(model.S.T)
-    _steps(*entries, theta, totals, S, model.omega, model.prior, model.S @ model.omega, steps)
+    _steps(*entries, theta, totals, S, model.omega, model.prior, model.S @ model.omega, steps, 0.0)
     counts, fitted, square = _sums(*entries, theta, S)
     return theta, (counts.T, theta.sum(axis=0), fitted, square, theta.T @ theta)
 
@@ -153,7 +155,7 @@ def _posterior(block, totals, model, steps):
     """Return posterior means of shares."""
     rate, S = model.S @ model.omega, np.ascontiguousarray(model.S.T)
     theta = np.repeat(totals[:, None] / len(rate), len(rate), axis=1)
-    z = _steps(*_entries(block), theta, totals, S, model.omega, model.prior, rate, steps)
+    z = _steps(*_entries(block), theta, totals, S, model.omega, model.prior, rate, steps, FINAL_TOL)
     mean = (model.prior + z) / np.maximum(rate, np.finfo(float).tiny)
     return mean / mean.sum(axis=1, keepdims=True)
 
@@ -176,13 +178,14 @@ def _exp_digamma(x):
 
 
 @nb.njit(cache=True, nogil=True)
-def _steps(indptr, indices, data, theta, totals, S, omega, prior, rate, steps):
+def _steps(indptr, indices, data, theta, totals, S, omega, prior, rate, steps, tol):
     """Update theta in place, by variational Bayes; return the effective counts of every type."""
     n, T = theta.shape
-    out, z = np.zeros((n, T)), np.empty(T)
+    out, z, before = np.zeros((n, T)), np.empty(T), np.empty(T)
     for i in range(n):
         for _ in range(steps):
             z[:] = 0.0
+            before[:] = theta[i]
             for e in range(indptr[i], indptr[i + 1]):
                 g = indices[e]
                 mean = 1e-300
@@ -196,8 +199,12 @@ def _steps(indptr, indices, data, theta, totals, S, omega, prior, rate, steps):
                 z[k] *= theta[i, k]
                 theta[i, k] = _exp_digamma(prior[k] + z[k] + 1e-12) / max(rate[k], 1e-300)
                 total += theta[i, k]
+            change = 0.0
             for k in range(T):
                 theta[i, k] = theta[i, k] * (totals[i] / total) if total > 0.0 else totals[i] / T
+                change += abs(theta[i, k] - before[k])
+            if change < tol * totals[i]:
+                break
         for k in range(T):
             out[i, k] = z[k]
     return out

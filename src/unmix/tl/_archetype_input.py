@@ -10,7 +10,7 @@ from scipy import sparse
 from unmix.core.archetype_selection import Selection, select_n_archetypes
 from unmix.core.archetype_weights import squared_residuals, weigh_archetypes
 from unmix.core.archetypes import Archetypes, fit_archetypes
-from unmix.core.pca import Components, component_scores, parallel_analysis, principal_components
+from unmix.core.pca import NULL_TOL, Components, component_scores, parallel_analysis, principal_components
 from unmix.core.scaled import GeneMoments, ScaledRows, gene_moments
 from unmix.core.shallow import counting_noise
 
@@ -125,7 +125,7 @@ def _components(
     found = principal_components(chosen, k, rng, n_jobs=n_jobs)
     values, sample = found.values, chosen[some_rows(Y.shape[0], PARALLEL_ROWS, rng)]
     if sample.shape[0] < Y.shape[0]:
-        values = principal_components(sample, k, rng).values
+        values = principal_components(sample, k, rng, tol=NULL_TOL).values
     above, threshold = parallel_analysis(sample, values, rng)
     return _Components(rows, genes, moments, found, max(above, 2) if n_pcs == "auto" else k, threshold)
 
@@ -148,7 +148,7 @@ def mixing_rank(Y: ScaledRows, rng: np.random.Generator) -> int:
     k = max(min(MAX_ARCHETYPES - 1, min(sample.shape) - 1), 1)
     ranks = []
     for stable in (sparse.csr_array(sample.multiply(scale[None, :])), sample.sqrt()):
-        found = principal_components(stable, k, rng)
+        found = principal_components(stable, k, rng, tol=NULL_TOL)
         ranks.append(parallel_analysis(stable, found.values, rng)[0])
     return max(ranks)
 
