@@ -285,6 +285,6 @@ def test_a_file_is_read_block_by_block(tmp_path, monkeypatch, use_rep):
     on_disk = ad.read_h5ad(tmp_path / "spots.h5ad", backed="r")
     again = um.tl.starfysh_archetypes(on_disk, 3, copy=True, **options)
     for what in ("weights", "proportions"):
-        np.testing.assert_allclose(um.get.archetypes(again, what=what), um.get.archetypes(spots, what=what), atol=2e-5)
+        np.testing.assert_allclose(um.get.archetypes(again, what=what), um.get.archetypes(spots, what=what), atol=5e-4)
     assert spots.X.nnz > 30_000
     assert max(sizes) < 40_000
