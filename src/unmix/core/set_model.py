@@ -139,7 +139,7 @@ def _inverse_dispersion(
 ) -> np.ndarray:
     """Return mean over variance of the genes about their fit, at most 1 (Poisson): from sums of y mu, y^2, theta theta'."""
     variance = square - 2.0 * fitted + np.einsum("kg,kl,lg->g", S, gram, S)
-    mean = np.maximum(weight @ S, np.finfo(float).tiny)
+    mean = np.maximum(weight @ S, 1e-200)
     return 1.0 / np.maximum(variance / mean, 1.0)
 
 
@@ -157,7 +157,8 @@ def _posterior(block, totals, model, steps):
     theta = np.repeat(totals[:, None] / len(rate), len(rate), axis=1)
     z = _steps(*_entries(block), theta, totals, S, model.omega, model.prior, rate, steps, FINAL_TOL)
     mean = (model.prior + z) / np.maximum(rate, np.finfo(float).tiny)
-    return mean / mean.sum(axis=1, keepdims=True)
+    total = mean.sum(axis=1, keepdims=True)
+    return np.divide(mean, total, out=np.full_like(mean, 1 / mean.shape[1]), where=total > 0)
 
 
 def _entries(block):
