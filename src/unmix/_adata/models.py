@@ -59,7 +59,7 @@ def stored_state(adata: "AnnData", key: str) -> "State":
     from unmix.core.autoencoder import State
 
     entry = adata.uns.get(key, {})
-    if "state" not in entry:
+    if not isinstance(entry, dict) or not isinstance(entry.get("state"), dict):
         msg = f"no interrupted training is stored in uns[{key!r}]."
         raise KeyError(msg)
     stored = dict(entry["state"])
