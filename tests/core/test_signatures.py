@@ -102,6 +102,22 @@ def test_types_without_significant_genes_still_get_markers():
     assert [len(m) for m in choice.markers] == [3, 3, 3]
 
 
+def test_genes_that_do_not_pass_fill_up_to_the_smallest_number_only():
+    rng = np.random.default_rng(0)
+    profiles = rng.gamma(1, 1, (90, 3))
+    log_fold_change = profiles - profiles.mean(axis=1, keepdims=True)
+    q_values = np.ones((90, 3))
+    for k, passing in enumerate((0, 4, 20)):
+        q_values[rng.choice(np.flatnonzero(log_fold_change[:, k] > 0), passing, replace=False), k] = 0.001
+    for smallest in (2, 6, 12):
+        choice = choose_markers(profiles, log_fold_change, q_values, bounds=(smallest, 30))
+        for k, genes in enumerate(choice.markers):
+            passes = q_values[genes, k] <= 0.01
+            assert passes.sum() == min((q_values[:, k] <= 0.01).sum(), choice.n_markers)
+            assert (~passes).sum() == max(smallest - passes.sum(), 0)
+            assert (np.diff(passes.astype(int)) <= 0).all()
+
+
 def test_collinear_types_are_found():
     profiles = np.random.default_rng(0).gamma(1, 1, (20, 3))
     profiles[:, 2] = 5 * profiles[:, 0]

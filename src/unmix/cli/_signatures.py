@@ -42,7 +42,7 @@ def signatures(
     test
         Test of a type against all other cells.
     max_q
-        Largest q-value of a marker.
+        Largest q-value of a marker, except where a type has fewer than 50 that pass and is filled up to this number.
     min_cells
         Cells from which a type's profile is left as it is.
     layer

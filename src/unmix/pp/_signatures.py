@@ -33,9 +33,11 @@ def signatures(
 
     One pass over the cells. The profile of a type is the mean of its cells' counts per 10,000; beside it stands the
     sampling variance of every entry. Each type is tested against all other cells (on `log1p`, FDR by
-    Benjamini-Hochberg); markers are the genes of largest fold change below `max_q`, as many per type as give the
-    signature the smallest condition number (Newman et al. 2015). Types of fewer than `min_cells` cells are shrunk towards
-    the pooled mean, by the share of their distance from it that sampling explains, and named in a warning.
+    Benjamini-Hochberg); markers are the genes of largest fold change with a q-value of at most `max_q`, as many per type
+    as give the signature the smallest condition number (Newman et al. 2015). A type with fewer such genes than
+    `n_markers[0]` is filled up to this number, and no further, with genes that rise in it but do not pass; `n_filled` counts
+    them. Types of fewer than `min_cells` cells are shrunk towards the pooled mean, by the share of their distance from it
+    that sampling explains, and named in a warning.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ def signatures(
     n_markers
         Smallest and largest number of markers per type.
     max_q
-        Largest q-value of a marker.
+        Largest q-value of a marker, except of those that fill a type up to `n_markers[0]`.
     min_cells
         Cells from which a type's profile is left as it is.
     key_added
@@ -75,10 +77,11 @@ def signatures(
     `varm[key_added + "_logfc"]`, `varm[key_added + "_qvals"]` : DataFrame, n_vars x types
         log2 fold change and q-value, type against rest.
     `var[key_added + "_marker"]` : category
-        Type that the gene is a marker of, by largest fold change where there are several; empty for other genes.
+        Type that the gene is a marker of; empty for other genes. Of several types, those where it passes `max_q` come
+        first, then the one of largest fold change.
     `uns[key_added]` : dict
-        `names`, `n_cells`, `sizes` (mean counts per cell), `shrinkage`, `n_markers`, `curve` (markers per type against
-        condition number), `params`.
+        `names`, `n_cells`, `sizes` (mean counts per cell), `shrinkage`, `n_markers`, `n_filled` (of every type's genes in
+        `var`, how many have a q-value above `max_q`), `curve` (markers per type against condition number), `params`.
 
     Raises
     ------
@@ -109,6 +112,7 @@ def signatures(
     )
     warn_few_cells(names, found)
     choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=n_markers, max_q=max_q)
+    owner = _owners(choice.markers, found.log_fold_change, found.q_values <= max_q)
     tables = {
         "": found.profiles,
         keys.VARIANCE: found.variances,
@@ -117,7 +121,7 @@ def signatures(
     }
     return Slots(
         varm={key_added + ending: table_of(values, genes, names) for ending, values in tables.items()},
-        var={key_added + keys.MARKER: _marker_of(choice.markers, found.log_fold_change, names)},
+        var={key_added + keys.MARKER: pd.Categorical.from_codes(owner, names)},
         uns={
             key_added: {
                 "names": names,
@@ -125,17 +129,27 @@ def signatures(
                 "sizes": found.sizes,
                 "shrinkage": found.shrinkage,
                 "n_markers": choice.n_markers,
+                "n_filled": _count_filled(owner, found.q_values, max_q),
                 "curve": pd.DataFrame(choice.curve, columns=["n_markers", "condition_number"]),
             }
         },
     )
 
 
-def _marker_of(markers: list[np.ndarray], log_fold_change: np.ndarray, names: list[str]) -> pd.Categorical:
-    """Name the type that every gene is a marker of; the one of largest fold change where there are several."""
+def _owners(markers: list[np.ndarray], log_fold_change: np.ndarray, passing: np.ndarray) -> np.ndarray:
+    """Return the type that every gene is a marker of, or -1: one where it passes, then the one of largest fold change."""
     owner = np.full(len(log_fold_change), -1)
-    largest = np.full(len(log_fold_change), -np.inf)
-    for k, genes in enumerate(markers):
-        better = genes[log_fold_change[genes, k] > largest[genes]]
-        owner[better], largest[better] = k, log_fold_change[better, k]
-    return pd.Categorical.from_codes(owner, names)
+    for passes in (False, True):
+        largest = np.full(len(log_fold_change), -np.inf)
+        for k, genes in enumerate(markers):
+            own = genes[passing[genes, k] == passes]
+            better = own[log_fold_change[own, k] > largest[own]]
+            owner[better], largest[better] = k, log_fold_change[better, k]
+    return owner
+
+
+def _count_filled(owner: np.ndarray, q_values: np.ndarray, max_q: float) -> np.ndarray:
+    """Count the genes of every type that do not pass in it, shape (K,)."""
+    genes = np.flatnonzero(owner >= 0)
+    above = q_values[genes, owner[genes]] > max_q
+    return np.bincount(owner[genes[above]], minlength=q_values.shape[1])
