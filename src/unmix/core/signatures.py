@@ -295,8 +295,8 @@ def choose_markers(
     """Choose markers as CIBERSORT does: the number per type whose signature has the smallest condition number.
 
     The genes of a type are those that rise in it at a q-value of at most `max_q`, by decreasing fold change; where they
-    are fewer than the lower bound, rising genes above `max_q` follow, up to this bound and no further. For every G between the bounds the union of the
-    first G of every type is a candidate (Newman et al. 2015).
+    are fewer than the lower bound, rising genes above `max_q` follow, up to this bound and no further. For every G between
+    the bounds the union of the first G of every type is a candidate (Newman et al. 2015).
 
     Parameters
     ----------
