@@ -158,6 +158,18 @@ def test_transform(folder, tmp_path):
     assert run("transform", folder / "spots.h5ad", "--fitted", fitted, "--key", "x", "--out", tmp_path / "n.h5ad") == 1
 
 
+def test_transform_onto_archetypes(folder, tmp_path):
+    fitted, out, table = tmp_path / "f.h5ad", tmp_path / "t.h5ad", tmp_path / "t.csv"
+    spots = ad.read_h5ad(folder / "spots.h5ad")
+    um.tl.starfysh_archetypes(spots, 3, resolution=None, n_restarts=1)
+    spots.write_h5ad(fitted)
+    command = ["transform", folder / "spots.h5ad", "--fitted", fitted, "--key", "archetypes", "--out", out]
+    assert run(*command, "--coordinates", table) == 0
+    weights = ad.read_h5ad(out).obsm["archetypes"]
+    pd.testing.assert_frame_equal(weights, spots.obsm["archetypes"], rtol=0, atol=1e-6)
+    pd.testing.assert_frame_equal(pd.read_csv(table, index_col=0), weights, check_names=False)
+
+
 def test_denoise_from_the_object_and_from_the_model(folder, tmp_path):
     fitted, model = tmp_path / "f.h5ad", tmp_path / "f.safetensors"
     command = ["autoencoder", folder / "cells.h5ad", "--n-latent", 3, "--max-epochs", 2, "--likelihood", "nb"]

@@ -213,6 +213,17 @@ def test_every_factorisation_and_autoencoder_has_its_page(tmp_path):
     assert [c["name"] for c in results["joint_nmf"]["columns"]] == ["half"]
 
 
+def test_spots_mapped_onto_archetypes_show_their_weights(tmp_path):
+    spots, _ = um.datasets.pbmc_spots(shape=(6, 8))
+    um.tl.starfysh_archetypes(spots, 3, resolution=None, n_restarts=1)
+    new = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
+    um.tl.transform(new, spots, key="archetypes", key_added="mapped")
+    page = written(new, tmp_path)
+    (result,) = page.data["results"]
+    assert (result["part"], result["unit"], result["composition"]) == ("archetype", "weight", True)
+    np.testing.assert_allclose(table_of(page, result), new.obsm["mapped"], atol=1e-6)
+
+
 def test_specific_genes_are_those_furthest_above_the_next_type():
     levels = pd.DataFrame(
         [[8e-3, 1e-3, 1e-3], [1e-3, 4e-3, 2e-3], [0, 0, 1e-4]], index=list("xyz"), columns=list("abc")

@@ -69,7 +69,7 @@ CASES = {
     "denoise": (lambda a, f: um.tl.denoise(a, f, genes=GENES[:4]), "ae_denoised"),
     "transform ae": (lambda a, f: um.tl.transform(a, f, key="ae"), "X_ae"),
     "transform nmf": (lambda a, f: um.tl.transform(a, f, key="nmf"), "X_nmf"),
-    "transform archetypes": (lambda a, f: um.tl.transform(a, f, key="archetypes"), "X_archetypes"),
+    "transform archetypes": (lambda a, f: um.tl.transform(a, f, key="archetypes"), "archetypes"),
 }
 
 

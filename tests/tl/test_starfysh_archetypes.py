@@ -209,14 +209,18 @@ def test_transform_of_the_fitted_spots_gives_their_weights(fitted):
     spots, _, _ = fitted
     again = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
     um.tl.transform(again, spots, key="archetypes")
-    np.testing.assert_allclose(again.obsm["X_archetypes"], spots.obsm["archetypes"].to_numpy(), atol=1e-6)
+    pd.testing.assert_frame_equal(again.obsm["archetypes"], spots.obsm["archetypes"], rtol=0, atol=1e-6)
+    assert "X_archetypes" not in again.obsm
+    weights = um.get.as_anndata(again, key="archetypes")
+    assert list(weights.var_names) == list(um.get.archetypes(spots).columns)
+    np.testing.assert_array_equal(weights.X, again.obsm["archetypes"])
 
 
 def test_transform_needs_no_gene_but_some(fitted):
     spots, _, _ = fitted
     fewer = ad.AnnData(spots.X[:, 10:], obs=spots.obs[[]], var=spots.var[[]].iloc[10:])
     um.tl.transform(fewer, spots, key="archetypes")
-    W, whole = np.asarray(fewer.obsm["X_archetypes"]), spots.obsm["archetypes"].to_numpy()
+    W, whole = fewer.obsm["archetypes"].to_numpy(), spots.obsm["archetypes"].to_numpy()
     np.testing.assert_allclose(W.sum(axis=1), 1, atol=1e-6)
     assert min(np.corrcoef(W[:, k], whole[:, k])[0, 1] for k in range(3)) > 0.95
     foreign = ad.AnnData(np.ones((3, 2), dtype=np.float32))
@@ -253,7 +257,7 @@ def test_genes_themselves_can_be_fitted():
     assert correlation.max(axis=1).min() > 0.75
     again = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]])
     um.tl.transform(again, spots, key="archetypes")
-    np.testing.assert_allclose(again.obsm["X_archetypes"], W, atol=1e-6)
+    np.testing.assert_allclose(again.obsm["archetypes"], W, atol=1e-6)
     with pytest.raises(ValueError, match="0 with `use_rep='X'`"):
         um.tl.starfysh_archetypes(spots, 3, use_rep="X", delta=0.2)
 

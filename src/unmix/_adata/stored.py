@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from unmix._adata import keys
 from unmix._adata.read import check_unique
 
 if TYPE_CHECKING:
@@ -142,3 +143,12 @@ def stored_table(adata: "AnnData", key: str, names: Any) -> pd.DataFrame:
     """Return the table `obsm[key]` with the original names of its columns."""
     names = stored_names({"names": names}, "names")
     return pd.DataFrame(stored_array(adata, "obsm", key, len(names)), index=adata.obs_names, columns=pd.Index(names))
+
+
+def mapped_table(adata: "AnnData", key: str) -> pd.DataFrame:
+    """Return what `tl.transform` stored: weights of archetypes under their names, or coordinates `key_1`, `key_2`, ..."""
+    entry = stored_entry(adata, key, "transform")
+    if "names" in entry:
+        return stored_table(adata, key, entry["names"])
+    values = stored_array(adata, "obsm", keys.EMBEDDING + key)
+    return pd.DataFrame(values, index=adata.obs_names, columns=[f"{key}_{k + 1}" for k in range(values.shape[1])])

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.colours import palette
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import mapped_table, stored_entry
 from unmix._report.common import by_part, component_table, loss_curve, percent, unfitted, unsettled
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import enrichment, joint_loadings, loadings
@@ -80,13 +80,19 @@ def read_joint_nmf(adata: AnnData, key: str) -> list[Result]:
 def read_transform(adata: AnnData, key: str) -> list[Result]:
     """Return the coordinates of data that were mapped onto a fit from elsewhere."""
     entry = stored_entry(adata, key, "transform")
-    if keys.EMBEDDING + key not in adata.obsm:
+    named = "names" in entry
+    if (key if named else keys.EMBEDDING + key) not in adata.obsm:
         return []
-    table = component_table(adata.obsm[keys.EMBEDDING + key], "component", adata.obs_names)
+    part, unit = ("archetype", "weight") if named else ("component", "coordinate")
+    table = (
+        mapped_table(adata, key) if named else component_table(adata.obsm[keys.EMBEDDING + key], part, adata.obs_names)
+    )
     facts = {"n_shared_genes": entry.get("n_shared_genes")}
-    title, findings = "Mapped onto a fit", unfitted(table, "coordinates")
+    title, findings = "Mapped onto a fit", unfitted(table, f"{unit}s")
     return [
-        _result(adata, key, "transform", title, "component", "coordinate", table, entry, [], findings, facts, genes=[])
+        _result(
+            adata, key, "transform", title, part, unit, table, entry, [], findings, facts, genes=[], composition=named
+        )
     ]
 
 

@@ -48,19 +48,16 @@ def transform(
     force
         Replace files that exist.
     """
-    import pandas as pd
-
     check_outputs([out, coordinates], force=force)
     check_endings(objects=[out], tables=[coordinates])
     adata, model = read_data(data), read_fitted(fitted)
     from unmix import tl
+    from unmix._adata.stored import mapped_table
 
     options: dict[str, Any] = {"predict": predict, "batch": batch, "layer": layer, "n_jobs": n_jobs}
     name = key_added or key
     tl.transform(adata, model, key=key, key_added=name, **options)
-    values = pd.DataFrame(adata.obsm[f"X_{name}"], index=adata.obs_names)
-    values.columns = [f"{name}_{k + 1}" for k in range(values.shape[1])]
-    write_outputs([(out, adata.write_h5ad), (coordinates, table(values))])
+    write_outputs([(out, adata.write_h5ad), (coordinates, table(mapped_table(adata, name)))])
 
 
 def denoise(

@@ -9,7 +9,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.colours import palette
 from unmix._adata.models import TOOLS as NETWORKS
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import mapped_table, stored_entry
 from unmix.get._archetypes import TOOL as ARCHETYPES
 from unmix.get._archetypes import archetypes
 from unmix.get._loadings import TOOLS as FACTORS
@@ -85,6 +85,8 @@ def _table(adata: "AnnData", key: str) -> pd.DataFrame:
         return proportions(adata, key=key)
     if tool == ARCHETYPES:
         return archetypes(adata, key=key)
+    if tool == "transform":
+        return mapped_table(adata, key)
     values = np.asarray(adata.obsm[keys.EMBEDDING + key], dtype=float)
     return pd.DataFrame(values, index=adata.obs_names, columns=[f"{key}_{k + 1}" for k in range(values.shape[1])])
 

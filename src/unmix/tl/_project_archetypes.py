@@ -7,7 +7,8 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
-from unmix._adata.stored import Entry, stored_entry
+from unmix._adata.signatures import table_of
+from unmix._adata.stored import Entry, stored_entry, stored_names
 from unmix.core.archetype_weights import weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
 from unmix.core.scaled import ScaledRows
@@ -16,8 +17,8 @@ from unmix.core.simplex import simplex_ls
 
 def project_archetypes(
     adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the mixtures of new rows, n_obs x K, on the genes that they share with the fit; NaN without counts.
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the mixtures of new rows, n_obs x archetypes, on the genes that they share with the fit; NaN without counts.
 
     Raises
     ------
@@ -27,9 +28,11 @@ def project_archetypes(
         If no gene is shared, or the matrix does not hold expression.
     """
     entry = stored_entry(fitted, key, "starfysh_archetypes")
+    names = stored_names(entry, "names")
     Z, how = stored_corners(entry), Entry(entry["reduction"], f"uns[{key!r}]['reduction']")
     if how.get("use_rep", "X") != "X":
-        return _project_representation(adata, Z, how, threads), {"names": list(entry["names"])}
+        W = _project_representation(adata, Z, how, threads)
+        return table_of(W, adata.obs_names, names), {"names": names}
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
@@ -45,7 +48,7 @@ def project_archetypes(
     if rows.any():
         Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / summary.totals[rows], position[shared])
         W[rows] = _weigh(Y.logged(), Z, how, shared, threads)
-    return W, {"n_shared_genes": int(shared.sum()), "names": list(entry["names"])}
+    return table_of(W, adata.obs_names, names), {"n_shared_genes": int(shared.sum()), "names": names}
 
 
 def stored_corners(entry: Entry) -> np.ndarray:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+import pandas as pd
 from anndata import AnnData
 
+from unmix._adata import keys
 from unmix._adata.stored import tool_of
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
@@ -20,7 +22,10 @@ TRANSFORMS = {
     "starfysh_archetypes": "unmix.tl._project_archetypes:project_archetypes",
     "zinb_ae": "unmix.tl._autoencoder_steps:project_autoencoder",
 }
-"""Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts)."""
+"""Who maps new data for a tool: a function (adata, fitted, key, layer, threads) -> (embedding, facts).
+
+Embeddings are arrays, or tables where the components have names.
+"""
 
 
 @tool
@@ -68,11 +73,13 @@ def transform(
     `None`, or with `copy=True` the copy. Sets the following fields, where `name` is `key_added` or `key`:
 
     `obsm["X_" + name]` : float32, n_obs x k
-        What the fitted tool stores under the same name; for archetypes, their weights W.
+        What the fitted tool stores under the same name.
+    `obsm[name]` : DataFrame, n_obs x K
+        For archetypes, in place of the former: their weights W, with the columns of the fit.
     `obsm[name + "_" + modality]` : DataFrame
         With `predict`: n_obs x features of the modality; for counts, at the mean depth of the cells fitted.
     `uns[name]` : dict
-        `n_shared_genes` and `params`.
+        `n_shared_genes`, `params`, and for archetypes their `names`.
 
     Raises
     ------
@@ -105,7 +112,8 @@ def transform(
         raise ValueError(msg)
     more = {} if batch is None else {"batch": batch}
     embedding, facts = project(adata, fitted, key, layer, settings.threads(n_jobs), **more)
-    obsm: dict[str, Any] = {f"X_{given}": embedding}
+    slot = given if isinstance(embedding, pd.DataFrame) else keys.EMBEDDING + given
+    obsm: dict[str, Any] = {slot: embedding}
     if wanted:
         obsm |= {f"{given}_{m}": table for m, table in predicted(embedding, fitted, key, wanted).items()}
     return Slots(obsm=obsm, uns={given: facts})
