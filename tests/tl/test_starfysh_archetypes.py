@@ -226,6 +226,10 @@ def test_transform_needs_no_gene_but_some(fitted):
     foreign = ad.AnnData(np.ones((3, 2), dtype=np.float32))
     with pytest.raises(ValueError, match="share none"):
         um.tl.transform(foreign, spots, key="archetypes")
+    spoiled = spots.copy()
+    spoiled.uns["archetypes"]["names"] = ["archetype_1"]
+    with pytest.raises(ValueError, match="3 archetypes and 1 names"):
+        um.tl.transform(fewer, spoiled, key="archetypes")
 
 
 def test_rows_whose_counts_are_mostly_chance_are_projected():

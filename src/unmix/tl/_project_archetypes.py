@@ -28,8 +28,11 @@ def project_archetypes(
         If no gene is shared, or the matrix does not hold expression.
     """
     entry = stored_entry(fitted, key, "starfysh_archetypes")
-    names = stored_names(entry, "names")
-    Z, how = stored_corners(entry), Entry(entry["reduction"], f"uns[{key!r}]['reduction']")
+    Z, names = stored_corners(entry), stored_names(entry, "names")
+    if len(names) != len(Z):
+        msg = f"{entry.where} holds {len(Z)} archetypes and {len(names)} names; it was changed since, so run the tool again."
+        raise ValueError(msg)
+    how = Entry(entry["reduction"], f"uns[{key!r}]['reduction']")
     if how.get("use_rep", "X") != "X":
         W = _project_representation(adata, Z, how, threads)
         return table_of(W, adata.obs_names, names), {"names": names}
