@@ -126,6 +126,37 @@ def test_a_picture_is_saved_whole_or_not_at_all(fitted, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tree.png", "tree.svg"]
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [um.pl.archetypes, um.pl.archetype_simplex, um.pl.archetype_tree, um.pl.proportions],
+    ids=lambda f: f.__name__,
+)
+def test_a_figure_that_is_saved_and_not_shown_is_closed(fitted, draw, tmp_path):
+    axes = draw(fitted, save=tmp_path / "x.png")
+    draw(fitted, show=False, save=tmp_path / "x.png")
+    with pytest.raises(ValueError, match="must end in one of"):
+        draw(fitted, save=tmp_path / "x.nothing")
+    assert plt.get_fignums() == []
+    axes[0].set_title("drawn later")
+    axes[0].figure.canvas.draw()
+    assert axes[0].title.get_window_extent().width > 0
+    axes[0].figure.savefig(tmp_path / "later.png")
+    assert (tmp_path / "later.png").read_bytes() != (tmp_path / "x.png").read_bytes()
+
+
+def test_a_figure_stays_open_where_it_is_the_callers_or_is_shown(fitted, tmp_path, monkeypatch):
+    figure, ax = plt.subplots()
+    um.pl.archetype_tree(fitted, ax=ax, save=tmp_path / "x.png")
+    assert plt.get_fignums() == [figure.number]
+    seen = []
+    monkeypatch.setattr(plt, "show", lambda: seen.append(len(plt.get_fignums())))
+    um.pl.archetype_tree(fitted, show=True, save=tmp_path / "x.png")
+    assert seen == [2]
+    plt.close("all")
+    um.pl.archetype_tree(fitted, show=False)
+    assert len(plt.get_fignums()) == 1
+
+
 def test_the_image_of_one_library_of_several(fitted):
     spots = fitted.copy()
     picture = {"images": {"lowres": np.zeros((30, 60, 3))}}

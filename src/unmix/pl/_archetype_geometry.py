@@ -87,7 +87,7 @@ def archetype_simplex(
     panel.set_ylabel("direction 2, in units of the fitted space", fontsize=LABEL)
     panel.set_title("Archetypes, their hull and their anchors", fontsize=TITLE)
     legend(panel, handles)
-    finish([panel], show=show, save=save)
+    finish([panel], ours=ax is None, show=show, save=save)
     return [panel]
 
 
@@ -168,5 +168,5 @@ def archetype_tree(
     )
     panel.set_ylabel("distance, 0 to 1: profiles and overlap", fontsize=LABEL)
     panel.set_title("Merge tree of the archetypes", fontsize=TITLE)
-    finish([panel], show=show, save=save)
+    finish([panel], ours=ax is None, show=show, save=save)
     return [panel]

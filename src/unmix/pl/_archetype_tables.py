@@ -69,7 +69,7 @@ def archetype_markers(
     heatmap(panel, levels / np.where(top > 0, top, 1), genes, names, label="level relative to the gene's largest")
     panel.set_ylabel("gene", fontsize=LABEL)
     panel.set_title("Markers of archetypes", fontsize=TITLE)
-    finish([panel], show=show, save=save)
+    finish([panel], ours=ax is None, show=show, save=save)
     return [panel]
 
 
@@ -127,7 +127,7 @@ def signature_matching(
         panel.scatter(at[:, 0], at[:, 1], marker="s", s=70, facecolors="none", edgecolors=colour, lw=width)
     panel.set_ylabel("gene set", fontsize=LABEL)
     panel.set_title("Gene sets in archetypes; squares: matched", fontsize=TITLE)
-    finish([panel], show=show, save=save)
+    finish([panel], ours=ax is None, show=show, save=save)
     return [panel]
 
 

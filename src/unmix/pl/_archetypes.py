@@ -80,7 +80,7 @@ def archetypes(
     table = get_archetypes(adata, key=key, what="proportions" if proportions else "weights")
     label = "share" if proportions else "weight"
     axes = draw_maps(tissue(adata, basis, library_id), table, label, vmax=vmax, cmap=cmap, ax=ax)
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 
@@ -135,5 +135,5 @@ def archetype_selection(
     panel.set_ylabel("agreement (cosine), share of variance", fontsize=LABEL)
     panel.set_title("Number of archetypes", fontsize=TITLE)
     panel.legend(frameon=False, fontsize=LABEL)
-    finish([panel], show=show, save=save)
+    finish([panel], ours=ax is None, show=show, save=save)
     return [panel]

@@ -79,7 +79,7 @@ def training(
     for panel in axes:
         panel.set_xlabel("epoch", fontsize=LABEL)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 
@@ -154,7 +154,7 @@ def denoised(
         panel.set_ylabel(f"{genes[1]}\nlog(1 + counts at the median total)", fontsize=LABEL)
     if color is not None:
         legend(axes[1], axes[1].get_legend_handles_labels()[0], title=color, markerscale=3)
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 

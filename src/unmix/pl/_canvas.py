@@ -12,6 +12,7 @@ from unmix._adata.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "MISSING", "palette"]
 
@@ -94,21 +95,33 @@ def heatmap(ax: "Axes", values: Any, rows: Sequence[str], columns: Sequence[str]
     colour_bar(ax, image, label)
 
 
-def finish(axes: "Sequence[Axes]", *, show: bool | None, save: str | Path | None) -> None:
+def finish(axes: "Sequence[Axes]", *, ours: bool, show: bool | None, save: str | Path | None) -> None:
     """Save and show the figure the axes belong to; `show=None` shows it in interactive sessions, unless it is saved.
 
-    A file appears only when the picture is complete; its ending names the format, PNG where there is none.
+    A file appears only when the picture is complete; its ending names the format, PNG where there is none. A figure of
+    ours that was to be saved and not shown is closed in pyplot, so that pictures drawn in a loop do not pile up; its axes
+    stay usable.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = axes[0].figure.canvas.figure
-    if save is not None:
-        path = Path(save) if Path(save).suffix else Path(f"{save}.png")
-        if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
-            kinds = sorted(figure.canvas.get_supported_filetypes())
-            msg = f"`save` must end in one of {kinds}, got {path.name!r}."
-            raise ValueError(msg)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150, bbox_inches="tight", format=path.suffix[1:])
-    if show or (show is None and save is None and plt.isinteractive()):
+    shown = show or (show is None and save is None and plt.isinteractive())
+    try:
+        if save is not None:
+            _save(figure, Path(save) if Path(save).suffix else Path(f"{save}.png"))
+    finally:
+        if ours and save is not None and not shown:
+            plt.close(figure)
+            FigureCanvasAgg(figure)  # pyplot takes its canvas away
+    if shown:
         plt.show()
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        kinds = sorted(figure.canvas.get_supported_filetypes())
+        msg = f"`save` must end in one of {kinds}, got {path.name!r}."
+        raise ValueError(msg)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", format=path.suffix[1:])

@@ -85,7 +85,7 @@ def loadings(
         panel.tick_params(axis="x", labelsize=TICK)
         panel.set_title(f"{key} {name}", fontsize=TITLE)
         panel.set_xlabel("loading", fontsize=LABEL)
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 
@@ -149,7 +149,7 @@ def rank_selection(
         panel.set_ylabel(name, fontsize=LABEL)
         panel.set_title(TITLES[name], fontsize=TITLE)
     axes[0].legend(frameon=False, fontsize=LABEL)
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 

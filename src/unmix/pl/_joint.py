@@ -81,7 +81,7 @@ def joint_loadings(
         panel.invert_yaxis()
         panel.set_xlabel("loading", fontsize=TICK)
         panel.set_title(wrapped(f"{part}, {name if name == 'all' else f'component {name}'}"), fontsize=LABEL)
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 

@@ -83,7 +83,7 @@ def consensus(
     patches = [Patch(color=colours[c], label=str(c + 1)) for c in range(k)]
     where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.07), "ncols": min(k, 10)}
     panel.legend(handles=patches, title="program", fontsize=LABEL, title_fontsize=LABEL, frameon=False, **where)
-    finish([side, panel], show=show, save=save)
+    finish([side, panel], ours=ax is None, show=show, save=save)
     return [side, panel]
 
 
@@ -157,5 +157,5 @@ def top_genes(
     panel.set_xlabel("component", fontsize=LABEL)
     panel.set_ylabel("gene", fontsize=LABEL)
     panel.set_title(f"{key}: leading genes", fontsize=TITLE)
-    finish([panel], show=show, save=save)
+    finish([panel], ours=ax is None, show=show, save=save)
     return [panel]

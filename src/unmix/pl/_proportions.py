@@ -114,7 +114,7 @@ def proportions(
         if kind == "se":
             table, unit = _errors(adata, key, entry, as_rna), f"standard error, {unit}"
         axes = draw_maps(tissue(adata, basis, library_id), table[chosen], unit, vmax=vmax, cmap=cmap, ax=ax)
-    finish(axes, show=show, save=save)
+    finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
 
