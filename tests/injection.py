@@ -16,6 +16,15 @@ class Injected(BaseException):
     """What is raised; like KeyboardInterrupt, nothing catches it by accident."""
 
 
+def interrupted(at: int, call: Callable[[], Any]) -> bool:
+    """Make a call that is interrupted at a step; return False if it ended before that step."""
+    try:
+        Steps(at).run(call)
+    except Injected:
+        return True
+    return False
+
+
 class Steps:
     """Count the steps of a call, and raise at one of them.
 

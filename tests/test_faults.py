@@ -1,6 +1,5 @@
 """An error or interrupt at any step leaves an AnnData as it was; a process that is killed leaves the old file or the new."""
 
-import contextlib
 import functools
 import importlib.util
 import multiprocessing
@@ -42,15 +41,16 @@ def test_an_interrupt_at_any_step_of_a_tool_leaves_everything_as_it_was(case):
     counted = steps.Steps()
     counted.run(lambda: case.run(done, n_jobs=1))
     after, (start, *_, end) = judge.fingerprint(done), counted.window
-    chosen = {int(n) for n in [*np.linspace(3, start, 2), *np.linspace(start + 1, end - 1, 3)]}
-    for n in sorted(chosen):
-        with pytest.raises(steps.Injected):
-            steps.Steps(n).run(lambda: case.run(adata, n_jobs=1))
-        assert not judge.difference(before, judge.fingerprint(adata), added=False), f"step {n} of {counted.count}"
-    with contextlib.suppress(
-        steps.Injected
-    ):  # the last step of all: everything has been written, nothing is half there
-        steps.Steps(counted.count - 1).run(lambda: case.run(adata, n_jobs=1))
+    chosen = sorted({int(n) for n in [*np.linspace(3, start, 2), *np.linspace(start + 1, end - 1, 3)]})
+    missed = 0
+    for n in chosen:
+        if steps.interrupted(n, functools.partial(case.run, adata, n_jobs=1)):
+            assert not judge.difference(before, judge.fingerprint(adata), added=False), f"step {n} of {counted.count}"
+        else:  # steps vary a little from call to call
+            adata, missed = case.data(), missed + 1
+    assert missed <= 1
+    steps.interrupted(counted.count - 1, lambda: case.run(adata, n_jobs=1))
+    # after the last step of all, everything has been written, and nothing is half there
     assert not judge.difference(after, judge.fingerprint(adata), added=False)
 
 
@@ -75,17 +75,20 @@ def test_an_interrupt_at_any_step_of_writing_leaves_everything_as_it_was(view):
         adata, slots = whole()
         return (adata[:] if view else adata), slots
 
+    write(*target())  # what libraries do once is no step of a later call
     adata, slots = target()
     before = judge.fingerprint(adata)
     counted = steps.Steps()
-    counted.run(lambda: write(adata, slots))
-    adata, slots = target()
-    for n in range(0, counted.window[-1], 61):
-        with pytest.raises(steps.Injected):
-            steps.Steps(n).run(functools.partial(write, adata, slots))
-        assert not judge.difference(before, judge.fingerprint(adata), added=False), f"step {n}"
-        if view and not adata.is_view:
+    counted.run(lambda: write(*target()))
+    chosen, missed = range(0, counted.window[-1], 61), 0
+    for n in chosen:
+        if steps.interrupted(n, functools.partial(write, adata, slots)):
+            assert not judge.difference(before, judge.fingerprint(adata), added=False), f"step {n}"
+        else:  # steps vary a little from call to call
+            missed += 1
+        if adata.is_view != view or "b" in adata.uns:
             adata, slots = target()
+    assert missed <= len(chosen) // 20
 
 
 # --- processes that are killed -----------------------------------------------------------------------------------------
@@ -95,7 +98,7 @@ def test_an_interrupt_at_any_step_of_writing_leaves_everything_as_it_was(view):
 def processes():
     """Processes that have imported everything, forked from one that has no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["anndata", "scanpy", "numba", "unmix.tl", "unmix.get", "unmix.cli"])
+    context.set_forkserver_preload(["anndata", "scanpy", "numba", "torch", "unmix.tl", "unmix.get", "unmix.cli"])
     return context
 
 
@@ -252,7 +255,9 @@ def test_a_full_file_system_is_told_and_the_old_file_is_left(processes, folder, 
         arguments = ["factorize", "spots.h5ad", "--n-components", "3", "--out", str(small / "out.h5ad"), "--force"]
         said = tmp_path / "said"
         assert shell.finish(processes, shell.command, arguments, str(folder), 0, str(said)) == 1
+        assert said.read_text().startswith("unmix: ")
         assert "No space left" in said.read_text()
+        assert len(said.read_text().splitlines()) == 1
         assert [p.name for p in small.iterdir()] == ["out.h5ad"]
         assert (small / "out.h5ad").read_bytes() == b"old"
     finally:

@@ -8,6 +8,7 @@ from unmix.cli._files import (
     FileProblem,
     check_endings,
     check_outputs,
+    h5ad,
     picture,
     read_data,
     read_table,
@@ -80,7 +81,7 @@ def archetypes(
         [
             (out, table(shares)),
             (markers, table(get.markers(adata))),
-            (out_h5ad, adata.write_h5ad),
+            (out_h5ad, h5ad(adata)),
             (plot, picture(draw, adata)),
         ]
     )

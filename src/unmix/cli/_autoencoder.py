@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from unmix.cli._files import check_endings, check_outputs, picture, read_data, table, write_outputs
+from unmix.cli._files import check_endings, check_outputs, h5ad, picture, read_data, table, write_outputs
 
 
 def autoencoder(
@@ -186,7 +186,7 @@ def _run(
     coordinates = pd.DataFrame(adata.obsm[f"X_{key}"], index=adata.obs_names).add_prefix(f"{key}_")
     write_outputs(
         [
-            (out, adata.write_h5ad),
+            (out, h5ad(adata)),
             (latent, table(coordinates)),
             (model, lambda path: save(adata, path, key=key)),
             (plot, picture(pl.training, adata, key=key)),

@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from unmix.cli._files import check_endings, check_outputs, picture, read_data, read_reference, table, write_outputs
+from unmix.cli._files import (
+    check_endings,
+    check_outputs,
+    h5ad,
+    picture,
+    read_data,
+    read_reference,
+    table,
+    write_outputs,
+)
 
 
 def deconvolve(
@@ -97,7 +106,7 @@ def deconvolve(
     write_outputs(
         [
             (out, table(get.proportions(adata, tidy=tidy))),
-            (out_h5ad, adata.write_h5ad),
+            (out_h5ad, h5ad(adata)),
             (plot, picture(pl.proportions, adata)),
         ]
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from unmix.cli._files import check_endings, check_outputs, read_data, read_table, table, write_outputs
+from unmix.cli._files import check_endings, check_outputs, h5ad, read_data, read_table, table, write_outputs
 
 
 def factorize(
@@ -117,4 +117,4 @@ def _run(
     from unmix import get, tl
 
     getattr(tl, tool)(adata, n, key_added=key_added, **options)
-    write_outputs([(out, adata.write_h5ad), (loadings, table(get.loadings(adata, key=key_added)))])
+    write_outputs([(out, h5ad(adata)), (loadings, table(get.loadings(adata, key=key_added)))])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from unmix._adata.files import open_file, replacing
+from unmix._adata.h5ad import write_h5ad
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -113,11 +114,21 @@ def check_endings(
 
 
 def write_outputs(outputs: Sequence[tuple[Path | None, Callable[[Path], Any]]]) -> None:
-    """Write what was asked for, each file whole or not at all, and say so."""
+    """Write what was asked for, each file whole or not at all, and say so.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
     wanted = [(path, write) for path, write in outputs if path is not None]
     for path, write in wanted:
         with replacing(path) as temporary:
-            write(temporary)
+            try:
+                write(temporary)
+            except (OSError, RuntimeError) as error:  # HDF5 may tell of a full disk by a RuntimeError
+                msg = f"{path} could not be written: {getattr(error, 'strerror', None) or error}"
+                raise OSError(msg) from error
     sys.stdout.write(f"wrote {', '.join(str(path) for path, _ in wanted)}\n")
 
 
@@ -131,6 +142,11 @@ def picture(draw: Callable[..., Any], adata: "AnnData", **options: Any) -> Calla
         draw(adata, show=False, save=path, **options)
 
     return write
+
+
+def h5ad(adata: "AnnData") -> Callable[[Path], Any]:
+    """Return what writes an object as h5ad."""
+    return lambda path: write_h5ad(adata, path)
 
 
 def table(values: pd.DataFrame) -> Callable[[Path], Any]:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from unmix.cli._files import check_endings, check_outputs, read_data, table, write_outputs
+from unmix.cli._files import check_endings, check_outputs, h5ad, read_data, table, write_outputs
 
 
 def transform(
@@ -57,7 +57,7 @@ def transform(
     options: dict[str, Any] = {"predict": predict, "batch": batch, "layer": layer, "n_jobs": n_jobs}
     name = key_added or key
     tl.transform(adata, model, key=key, key_added=name, **options)
-    write_outputs([(out, adata.write_h5ad), (coordinates, table(mapped_table(adata, name)))])
+    write_outputs([(out, h5ad(adata)), (coordinates, table(mapped_table(adata, name)))])
 
 
 def denoise(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unmix._adata.file_checks import check_hdf5
+from unmix._adata.h5ad import write_h5ad
 from unmix.cli._files import FileProblem, check_endings, check_outputs, read_data, table, write_outputs
 
 
@@ -183,6 +184,6 @@ def write_object(fitted: Any) -> Callable[[Path], Any]:
             with imported_mudata().set_options(pull_on_update=False):
                 fitted.write(path)
         else:
-            fitted.write_h5ad(path)
+            write_h5ad(fitted, path)
 
     return write

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from unmix.cli._files import check_endings, check_outputs, read_data, table, write_outputs
+from unmix.cli._files import check_endings, check_outputs, h5ad, read_data, table, write_outputs
 
 SLOTS = ("signatures", "signatures_logfc", "signatures_qvals")
 
@@ -67,4 +67,4 @@ def signatures(
     for column, values in {"log_fold_change": changes, "qval": q_values}.items():
         found[column] = [values.at[gene, kind] for gene, kind in found["cell_type"].items()]
     found = found.sort_values(["cell_type", "log_fold_change"], ascending=[True, False])
-    write_outputs([(out, table(profiles)), (markers, table(found)), (out_h5ad, adata.write_h5ad)])
+    write_outputs([(out, table(profiles)), (markers, table(found)), (out_h5ad, h5ad(adata))])
