@@ -184,3 +184,13 @@ def test_denoise_from_the_object_and_from_the_model(folder, tmp_path):
     np.testing.assert_allclose(ad.read_h5ad(second).X, means.X, rtol=1e-5)
     assert list(means.var_names) == list(cells.var_names)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5ad", "b.h5ad", "f.h5ad", "f.safetensors"]
+
+
+def test_exponents_of_many_digits_are_refused(folder, tmp_path, capsys):
+    table = tmp_path / "signature.csv"
+    numbers = "1e4005242134925172599,1e4003584105647994614"  # pandas' own parser ends the process
+    table.write_text(",A,B\n" + "".join(f"gene {i},{numbers}\n" for i in range(20)))
+    arguments = ["deconvolve", folder / "spots.h5ad", "--reference", table, "--out", tmp_path / "out.csv"]
+    assert run(*arguments) == 1
+    assert "numeric" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()

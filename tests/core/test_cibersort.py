@@ -141,3 +141,10 @@ def test_errors_say_what_was_given(signature, mixtures, absolute, match):
 def test_a_type_without_counts_is_named():
     with pytest.raises(ValueError, match=r"\[1\]"):
         cibersort_simplex(np.eye(4)[:, :2] * [1, 0], np.ones((1, 4)))
+
+
+def test_signatures_without_any_difference_between_genes_are_refused():
+    with pytest.raises(ValueError, match="the same over all genes"):
+        cibersort_simplex([[1.0, 2.0, 3.0]], [[1.0], [2.0]])
+    with pytest.raises(ValueError, match="the same over all genes"):
+        cibersort_simplex([[1.0, 7.0], [1.0, 7.0], [1.0, 7.0]], [[1.0, 2.0, 3.0]])

@@ -388,7 +388,13 @@ def spoil(data: Any, random: Random) -> tuple[Any, str]:
     what = random.choice(list(pool))
     try:
         return pool[what](data, random), what
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):  # cannot be done to what was spoiled before
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+    ):  # cannot be done to what is spoiled already
         return data, f"(not {what})"
 
 

@@ -1,5 +1,6 @@
 """The process that runs cases, one after the other."""
 
+import os
 import traceback
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ def work(seed: int, numbers: list[int], seconds: float, share: float, folder: st
     import matplotlib as mpl
 
     mpl.use("agg")
+    os.chdir(folder)  # where files without a folder go
     files.originals()  # compiles, before the clock runs
     for number in numbers:
         queue.put((number, "?", "started", ""))

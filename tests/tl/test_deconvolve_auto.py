@@ -130,3 +130,23 @@ def test_what_cannot_be_is_refused(fitted, options, message):
     spots, reference = fitted
     with pytest.raises((ValueError, KeyError), match=message):
         um.tl.deconvolve(spots, reference, groupby="cell_type", **options)
+
+
+def test_spots_without_counts_are_said_to_be_empty():
+    spots, reference = um.datasets.pbmc_spots(shape=(2, 3))
+    spots.X = sparse.csr_matrix(spots.shape, dtype=np.float32)
+    um.tl.deconvolve(spots, reference, groupby="cell_type")
+    assert spots.obsm["deconvolve"].isna().all(axis=None)
+    assert (spots.obs["deconvolve_status"] != "ok").all()
+
+
+@pytest.mark.filterwarnings("ignore::unmix._adata.signatures.SignatureWarning")
+@pytest.mark.parametrize("n_genes", [2, 200])
+def test_one_cell_of_each_type_is_enough_for_an_answer(n_genes):
+    spots, reference = um.datasets.pbmc_spots(shape=(2, 3))
+    first = ~reference.obs["cell_type"].duplicated()
+    genes = np.argsort(-np.asarray(reference.X.mean(axis=0)).ravel(), kind="stable")[:n_genes]
+    um.tl.deconvolve(spots, reference[first, genes].copy(), groupby="cell_type", genes="all")
+    found = spots.obsm["deconvolve"].to_numpy()
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
+    assert (found >= 0).all()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+SAFELY: dict[str, Any] = {"float_precision": "round_trip"}
+"""How pandas reads numbers: its own parsers crash the process on exponents of many digits, and are not exact."""
 OBJECTS = (".h5ad",)
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
@@ -52,7 +54,7 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
     if separator is None or path.is_dir():
         return read_data(path)
     try:
-        return pd.read_csv(path, sep=separator, index_col=0)
+        return pd.read_csv(path, sep=separator, index_col=0, **SAFELY)
     except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
@@ -69,7 +71,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep=TABLES.get(path.suffix, ","))
+        return pd.read_csv(path, sep=TABLES.get(path.suffix, ","), **SAFELY)
     except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
@@ -118,7 +120,7 @@ def write_outputs(outputs: Sequence[tuple[Path | None, Callable[[Path], Any]]]) 
 
     Raises
     ------
-    OSError
+    FileProblem
         If a file cannot be written.
     """
     wanted = [(path, write) for path, write in outputs if path is not None]
@@ -126,9 +128,9 @@ def write_outputs(outputs: Sequence[tuple[Path | None, Callable[[Path], Any]]]) 
         with replacing(path) as temporary:
             try:
                 write(temporary)
-            except (OSError, RuntimeError) as error:  # HDF5 may tell of a full disk by a RuntimeError
+            except (OSError, RuntimeError, ValueError, TypeError) as error:
                 msg = f"{path} could not be written: {getattr(error, 'strerror', None) or error}"
-                raise OSError(msg) from error
+                raise FileProblem(msg) from error
     sys.stdout.write(f"wrote {', '.join(str(path) for path, _ in wanted)}\n")
 
 

@@ -139,7 +139,7 @@ def cibersort_simplex(
     Raises
     ------
     ValueError
-        If a signature has no positive total, or for the reasons of :func:`unmix.core.nusvr.solve_nusvr_simplex`.
+        If a signature has no positive total, all are constant, or as :func:`unmix.core.nusvr.solve_nusvr_simplex` does.
 
     Examples
     --------
@@ -155,6 +155,9 @@ def cibersort_simplex(
         raise ValueError(msg)
     profile = S / size
     centre, scale = profile.mean(), profile.std(ddof=1)
+    if scale <= 1e-13 * centre:
+        msg = "Every signature is the same over all genes: it cannot be scaled, nor tell types apart."
+        raise ValueError(msg)
     share = M / np.where(depth > 0, depth, 1.0)[:, None]
     result = _best_nu(solve_nusvr_simplex, (profile - centre) / scale, (share - centre) / scale, nus, C, raw=False)
     weights = result.weights / size

@@ -25,7 +25,8 @@ def pooled_estimator(model: CountModel) -> np.ndarray:
     pooled = np.maximum(model.expected / np.exp(model.log_p), 1e-12)
     weight = np.exp(model.log_p) / (1 + model.dispersion * model.expected / max(model.expected.sum(), 1e-300)) / pooled
     cross = model.S.T * weight
-    return np.linalg.solve(cross @ model.S + 1e-12 * np.eye(model.S.shape[1]), cross)
+    gram = cross @ model.S
+    return np.linalg.solve(gram + 1e-12 * max(1.0, np.trace(gram)) * np.eye(len(gram)), cross)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def estimate_capture(model: CountModel, unit: np.ndarray, excess: np.ndarray) ->
     True
     """
     expected = np.exp(2 * model.log_p) * (excess @ (model.total / unit))
-    mean = model.expected / model.n_spots
+    mean = model.expected / max(model.n_spots, 1)
     used = (mean > MIN_MEAN) & (expected > 0)
     weight = 1 / (2 * mean[used] ** 2 + mean[used])
     norm = float((weight * expected[used] ** 2).sum())

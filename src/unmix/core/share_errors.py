@@ -39,12 +39,10 @@ class ShareErrors:
         """Return how many cells a row holds on average, and how that is known."""
         if self.cells_per_spot is not None:
             return f"{np.mean(self.cells_per_spot):.3g}, as given"
-        n = (model.total / scatter.unit).sum() / model.n_spots / max(scatter.capture * model.scale, 1e-300)
-        return (
-            f"{n:.3g}, estimated from the residuals"
-            if scatter.capture > 0
-            else "unlimited, estimated from the residuals"
-        )
+        if not (scatter.capture > 0 and model.n_spots > 0):
+            return "unlimited, estimated from the residuals"
+        n = (model.total / scatter.unit).sum() / model.n_spots / (scatter.capture * model.scale)
+        return f"{n:.3g}, estimated from the residuals"
 
 
 def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:

@@ -51,8 +51,9 @@ def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int
     rank = _table(adata.varm[key + keys.SCORE], adata.var_names) if key + keys.SCORE in adata.varm else table
     parts = []
     for name in table:
-        genes = rank[name].sort_values(ascending=False, kind="stable").index[:n_top]
-        parts.append(pd.DataFrame({"gene": genes, "component": name, "loading": table.loc[genes, name].to_numpy()}))
+        order = rank[name].reset_index(drop=True).sort_values(ascending=False, kind="stable").index[:n_top]
+        top = table[name].iloc[order]
+        parts.append(pd.DataFrame({"gene": top.index, "component": name, "loading": top.to_numpy()}))
     return pd.concat(parts, ignore_index=True)
 
 

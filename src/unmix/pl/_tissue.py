@@ -115,6 +115,17 @@ def draw_spots(ax: "Axes", place: Tissue, **style: Any) -> "Collection":
     return spots
 
 
+def _colour_map(cmap: Any) -> Any:
+    """Return the colours of maps; spots that could not be fitted are grey."""
+    import matplotlib as mpl
+
+    try:
+        return mpl.colormaps.get_cmap(cmap).with_extremes(bad=MISSING)
+    except (ValueError, TypeError) as error:
+        msg = f"`cmap` must be one of matplotlib's colour maps or its name, got {cmap!r}."
+        raise ValueError(msg) from error
+
+
 def draw_maps(
     place: Tissue,
     table: pd.DataFrame,
@@ -125,11 +136,10 @@ def draw_maps(
     ax: "Axes | Sequence[Axes] | None",
 ) -> "list[Axes]":
     """Draw one map per column; spots that could not be fitted are grey."""
-    import matplotlib as mpl
     from matplotlib.patches import Patch
 
+    colours = _colour_map(cmap)
     axes = panels(ax, table.shape[1], aspect=0.8 * place.aspect + 0.12)
-    colours = mpl.colormaps.get_cmap(cmap).with_extremes(bad=MISSING)
     top = _largest(table.to_numpy()) if vmax == "shared" else vmax
     for panel, name in zip(axes, table.columns, strict=True):
         values = table[name].to_numpy(dtype=float)
