@@ -1,5 +1,6 @@
 """Hostile input, drawn by hypothesis: 300 of the cases that `python -m tests.fuzz` runs by the ten thousand."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -18,11 +19,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the judge looks at warnings
 
 
 @pytest.fixture(scope="module", autouse=True)
-def picture_files():
+def prepared(tmp_path_factory):
     import matplotlib as mpl
 
     mpl.use("agg")
     files.originals()  # imports and compiles, before any clock runs
+    with contextlib.chdir(tmp_path_factory.mktemp("here")):  # where files without a folder go
+        yield
 
 
 @settings(common, max_examples=220)
