@@ -44,9 +44,10 @@ def test_an_interrupt_at_any_step_of_a_tool_leaves_everything_as_it_was(case):
     chosen = sorted({int(n) for n in [*np.linspace(3, start, 2), *np.linspace(start + 1, end - 1, 3)]})
     missed = 0
     for n in chosen:
-        if steps.interrupted(n, functools.partial(case.run, adata, n_jobs=1)):
-            assert not judge.difference(before, judge.fingerprint(adata), added=False), f"step {n} of {counted.count}"
-        else:  # steps vary a little from call to call
+        reached = steps.interrupted(n, functools.partial(case.run, adata, n_jobs=1))
+        if not reached or judge.difference(before, judge.fingerprint(adata), added=False):
+            # steps vary a little from call to call: this one was past the writing, and everything is there
+            assert not judge.difference(after, judge.fingerprint(adata), added=False), f"step {n} of {counted.count}"
             adata, missed = case.data(), missed + 1
     assert missed <= 1
     steps.interrupted(counted.count - 1, lambda: case.run(adata, n_jobs=1))
