@@ -1,5 +1,6 @@
 """An error at the n-th step of a call: steps are calls of functions, and returns from them, in our code and below."""
 
+import gc
 import inspect
 import sys
 from collections.abc import Callable
@@ -44,12 +45,17 @@ class Steps:
         self.depth = 0
 
     def run(self, call: Callable[[], Any]) -> None:
-        """Make the call; raise `Injected` if the step is reached."""
+        """Make the call; raise `Injected` if the step is reached.
+
+        No garbage is collected meanwhile: what is taken down then is no step of the call.
+        """
+        gc.disable()
         sys.setprofile(self._step)
         try:
             call()
         finally:
             sys.setprofile(None)
+            gc.enable()
 
     def _step(self, frame: FrameType, event: str, _: Any) -> None:
         ours = frame.f_code.co_filename.startswith(SOURCE)
