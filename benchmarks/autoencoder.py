@@ -2,6 +2,7 @@
 
 Run: python benchmarks/autoencoder.py [speed] [accuracy] [planted] [inflation] [--cells 5000] [--genes 2000] [--device cpu|cuda]
      python benchmarks/autoencoder.py disk [--cells 1000000] [--n-jobs 2]
+     python benchmarks/autoencoder.py gpu
 One thread each: OMP_NUM_THREADS=1. Gaps are nats per cell to the planted likelihood on cells that took no part in training.
 scVI is run where scvi-tools is installed.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _gpu import gpu
 from scipy import sparse, stats
 
 from unmix.core.autoencoder import Fit, Options, State, fit
@@ -273,7 +275,9 @@ def write_file(path: Path, n: int, g: int, block: int = 20_000) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"speed": speed, "accuracy": accuracy, "planted": planted, "inflation": inflation, "disk": disk}
+    parts = {
+        "speed": speed, "accuracy": accuracy, "planted": planted, "inflation": inflation, "disk": disk, "gpu": gpu,
+    }  # fmt: skip
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=["speed", "accuracy", "planted", "inflation"])
     for name, value in {"cells": 5000, "genes": 2000, "epochs": 6, "n-jobs": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=value)

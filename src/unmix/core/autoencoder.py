@@ -293,7 +293,7 @@ class Trainer:
         rng = np.random.default_rng([state.seed, 1, state.epoch])
         weight = min(1.0, (state.epoch + 1) / max(self._warmup, 1))
         self.net.train()
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.net.device)
         for part in batches(self.rows, self.train, self.genes, self.options.batch_size, rng, self.team):
             batch = masked(part.batch, self.options.mask, rng, self.team)
             loss = self._loss(batch, part, rng, weight)
@@ -301,8 +301,8 @@ class Trainer:
             (loss * (1000.0 / part.n / self.design.n_vars)).backward()
             self.team.add_gradients(self.trained)
             self.optimiser.step()
-            total += float(loss.detach())
-        return self.team.total(total) / len(self.train)
+            total += loss.detach()  # no number asked for, so that a GPU need not be waited for
+        return self.team.total(float(total)) / len(self.train)
 
     @torch.no_grad()
     def _held_out(self) -> float:

@@ -271,13 +271,18 @@ class Network(nn.Module):
         return self.first.device
 
     @property
+    def compiled(self) -> bool:
+        """Whether the kernels for the processor apply; torch's operations do the same work elsewhere."""
+        return self.device.type == "cpu"
+
+    @property
     def fused(self) -> bool:
         """Whether the fused pass on the processor applies."""
-        return self.device.type == "cpu" and self.design.likelihood in ("nb", "zinb")
+        return self.compiled and self.design.likelihood in ("nb", "zinb")
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the latent mean, and the log variance (of no columns for a plain autoencoder)."""
-        if self.device.type == "cpu":
+        if self.compiled:
             x = SparseLinear.apply(self.first, batch, self.workers)
         else:
             indices, inputs, indptr = (self.to_device(v) for v in (batch.indices, batch.inputs, batch.indptr))
@@ -293,8 +298,9 @@ class Network(nn.Module):
         return self.decoder(torch.cat([self.latent_norm(z), self.to_device(codes)], dim=1))
 
     def to_device(self, value: np.ndarray) -> Tensor:
-        """Return an array as a tensor beside the weights."""
-        return torch.as_tensor(value).to(self.device)
+        """Return an array as a tensor beside the weights; a GPU goes on with its work while it arrives."""
+        tensor = torch.as_tensor(value)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def last_layer(self, genes: np.ndarray | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return weights and biases of the heads, log dispersions and what ties dropout to means, of some genes."""
