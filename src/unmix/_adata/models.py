@@ -1,12 +1,13 @@
 """A fitted autoencoder as an entry of `uns`, and back."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from unmix._adata.conditions import Conditions, stored_conditions
+from unmix._adata.disk import RowsOnDisk
 from unmix._adata.read import check_expression, check_range, check_unique, read_matrix, summarise_rows
 from unmix._adata.stored import stored_entry
 
@@ -74,6 +75,7 @@ def read_rows(
     conditions: Conditions,
     *,
     counts: bool,
+    columns: np.ndarray | None = None,
     batch: str | None = None,
     n_jobs: int = 1,
 ) -> "Rows":
@@ -87,6 +89,8 @@ def read_rows(
         Batches and covariates.
     counts
         Whether it must hold counts.
+    columns
+        Positions of the genes to read; `None` for all.
     batch
         Take all observations to be of this batch.
     n_jobs
@@ -95,6 +99,10 @@ def read_rows(
     from unmix.core.training import Rows
 
     matrix = read_matrix(adata, layer)
+    if columns is not None and isinstance(matrix.X, RowsOnDisk):  # a view of a file would be read as a whole
+        matrix = replace(matrix, X=matrix.X.of(columns))
+    elif columns is not None:
+        matrix = read_matrix(adata[:, columns], layer)
     index, codes = conditions.design(adata, batch)
     summary = summarise_rows(matrix, n_jobs=n_jobs)
     if counts:
@@ -125,5 +133,5 @@ def read_for_model(
         raise ValueError(msg)
     same = len(columns) == adata.n_vars and (columns == np.arange(adata.n_vars)).all()
     counts = fit.design.likelihood != "gaussian"
-    view = adata if same else adata[:, columns]
-    return fit, read_rows(view, layer, conditions, counts=counts, batch=batch, n_jobs=n_jobs), conditions
+    how: dict[str, Any] = {"counts": counts, "batch": batch, "n_jobs": n_jobs}
+    return fit, read_rows(adata, layer, conditions, columns=None if same else columns, **how), conditions

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from unmix._adata.disk import rows_on_disk
 from unmix._settings import settings
 from unmix.core.blocks import Block, map_rows, sound_indices
 
@@ -58,6 +59,8 @@ def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
     if layer is not None and layer not in adata.layers:
         msg = f"`layer` {layer!r} is not among the layers {sorted(k for k in adata.layers if k)}."
         raise KeyError(msg)
+    from anndata.abc import CSRDataset
+
     X = adata.X if layer is None else adata.layers[layer]
     where = "X" if layer is None else f"layers[{layer!r}]"
     if X is None:
@@ -72,6 +75,8 @@ def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
         raise ValueError(msg)
     if sparse.issparse(X):
         check_indices(X, where)
+    if isinstance(X, CSRDataset):
+        X = rows_on_disk(X, where)
     if np.dtype(X.dtype).kind == "f" and X.dtype.itemsize not in (4, 8):  # sparse matrices know no others
         if not hasattr(X, "dask") and not isinstance(X, np.ndarray):
             msg = f"{where} must be stored as float32, float64 or integers, not as {X.dtype}."

@@ -189,10 +189,8 @@ def map_rows(
     >>> map_rows(lambda block, k: block.sum(axis=1) * k, np.ones((5, 3)), constants=(2.0,), block_rows=2)
     array([6., 6., 6., 6., 6.])
     """
-    parts = list(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked))
-    if not parts:
-        parts = [_call(f, as_block(as_rows(X)[0:0]), [a[0:0] for a in aligned], constants)]
-    return _stacked(parts)
+    out = _filled(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked), X.shape[0])
+    return _call(f, as_block(as_rows(X)[0:0]), [a[0:0] for a in aligned], constants) if out is None else out
 
 
 def stream_rows(
@@ -263,7 +261,15 @@ def map_reduce_rows(
     >>> rows.ravel(), total
     (array([2., 2., 2.]), np.float64(3.0))
     """
-    return _stacked_and_added(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked_and_added))
+    total: Any = None
+
+    def rows() -> Iterator[Any]:
+        nonlocal total
+        for part, sums in _run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked_and_added):
+            total = sums if total is None else _added([total, sums])
+            yield part
+
+    return _filled(rows(), X.shape[0]), total
 
 
 def _stacked(parts: Iterable[Any]) -> Any:
@@ -272,6 +278,23 @@ def _stacked(parts: Iterable[Any]) -> Any:
     if isinstance(parts[0], tuple):
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     return np.concatenate(parts)
+
+
+def _filled(parts: Iterable[Any], n: int) -> Any:
+    """Stack arrays, or tuples of arrays, of n rows in all into memory that is taken once; None where there are none."""
+    out: Any = None
+    start = 0
+    for part in parts:
+        columns = part if isinstance(part, tuple) else (part,)
+        if out is None:
+            out, single = [np.empty((n, *column.shape[1:]), column.dtype) for column in columns], part is not columns
+        stop = start + len(columns[0])
+        for i, column in enumerate(columns):
+            if column.dtype != out[i].dtype:
+                out[i] = out[i].astype(np.result_type(out[i], column))
+            out[i][start:stop] = column
+        start = stop
+    return out if out is None else out[0] if single else tuple(out)
 
 
 def _added(parts: Iterable[Any]) -> Any:

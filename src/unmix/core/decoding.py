@@ -89,7 +89,7 @@ def _project_block(
     h = net.decode(z, batch.codes)
     nll = net.row_losses(h, batch)
     result = np.column_stack([z.cpu().numpy(), log_var.exp().cpu().numpy(), nll]).astype(np.float32)
-    result[~rows.used[at]] = np.nan
+    result[~rows.used_at(at)] = np.nan
     if not scored.any():
         return result, (np.zeros(()), np.zeros(()), np.zeros(()))
     part = make_batch(block[scored], rows, at[scored], genes)
@@ -159,7 +159,7 @@ def _denoise_block(block: Block, at: np.ndarray, net: Network, rows: Rows, genes
     if wanted.dropout and net.design.inflated:
         mean = mean * torch.sigmoid(-params[2])
     result = mean.cpu().numpy()
-    result[~rows.used[at]] = np.nan
+    result[~rows.used_at(at)] = np.nan
     return result
 
 

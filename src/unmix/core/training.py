@@ -61,7 +61,12 @@ class Rows:
     @property
     def used(self) -> np.ndarray:
         """Whether a row has counts."""
-        return self.totals > 0 if self.counts else np.ones(len(self.totals), bool)
+        return self.used_at(slice(None))
+
+    def used_at(self, at: Any) -> np.ndarray:
+        """Tell of some rows whether they have counts; of a block without looking at all others."""
+        totals = self.totals[at]
+        return totals > 0 if self.counts else np.ones(len(totals), bool)
 
 
 def gene_moments(rows: Rows, n_jobs: int = 1) -> Genes:
@@ -93,7 +98,7 @@ def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
     """Return rows of X, found at positions `at`, as a batch."""
     x = sparse.csr_array(as_block(block))
     counts = x.data.astype(np.float32)
-    size = np.where(rows.used[at], rows.totals[at], genes.median_total) / genes.median_total
+    size = np.where(rows.used_at(at), rows.totals[at], genes.median_total) / genes.median_total
     size = size if rows.counts else np.ones(len(at))
     per_count = np.repeat(size, np.diff(x.indptr)).astype(np.float32)
     inputs = (np.log1p(counts / per_count) if rows.counts else counts) / genes.input_sd[x.indices]

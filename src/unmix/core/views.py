@@ -15,13 +15,15 @@ from scipy import sparse
 
 from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
 from unmix.core._nmf_kernels import hals, padded, times, transpose_times
-from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
+from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows, row_slices, stream_rows
 from unmix.core.factorization import SWEEPS, Walk, settled, usages
 from unmix.core.momentum import Momentum
 from unmix.core.regression import fit_poisson
 from unmix.core.simplex import nnls
 
 LOSSES = ("frobenius", "kl")
+PIECE = 2**13
+"""Rows that are updated at a time, so that all that belongs to them fits the cache."""
 EMPTY = 1e-12
 """Depth of a row without counts, so that its usages become zero unless another modality knows better."""
 
@@ -39,6 +41,36 @@ class Views:
     loss: np.ndarray
     """Weighted sum over modalities."""
     converged: bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of an array, in any order, that are cut like a matrix of these rows but not gathered at once."""
+
+    array: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.rows), *self.array.shape[1:]
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        return self.array[self.rows[which]]
+
+
+def _rows_of(array: np.ndarray, rows: np.ndarray) -> Any:
+    """Return rows of an array: itself, where these are all in their order."""
+    return array if _is_all(rows, len(array)) else _Rows(array, rows)
+
+
+def _is_all(rows: np.ndarray, n: int) -> bool:
+    return len(rows) == n and bool((np.diff(rows) == 1).all())
+
+
+def _pieces(rows: np.ndarray, n: int) -> list[Any]:
+    """Cut positions among n rows into pieces; slices, where the positions are all in their order."""
+    cuts = row_slices(len(rows), PIECE)
+    return list(cuts) if _is_all(rows, n) else [rows[cut] for cut in cuts]
 
 
 @dataclass
@@ -129,26 +161,32 @@ def joint_views(
 def _descend(
     views: Sequence["_View"], Ht: list[np.ndarray], patterns: Sequence[Any], W: np.ndarray, k: int, walk: Walk
 ) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
-    """Alternate between W and H, continuing each step; where the loss rises the step is undone. Keep the best pair."""
-    last, ahead, previous, best, kept = (W, Ht), (W, Ht), np.inf, np.inf, (W, Ht)
+    """Alternate between W and H, continuing each step; where the loss rises the step is undone. Return the best pair.
+
+    W holds the point from which a step is taken, then the one that it leads to; `last` the one that was kept last.
+    """
+    last, terms = W.copy(), [np.empty_like(W) for _ in range(1 + any(view.poisson for view in views))]
+    ahead, improved, kept, previous, best = Ht, Ht, Ht, np.inf, np.inf
     momentum = Momentum()
     trace: list[float] = []
     while len(trace) < walk.max_iter and not settled(trace, walk.tol):
-        new = _improve_usages(views, ahead[1], patterns, ahead[0], k, walk)
-        improved = [_improve_loadings(view, new, h, k, walk) for view, h in zip(views, ahead[1], strict=True)]
-        loss = float(sum(part for _, part in improved))
-        if loss <= best:
-            best, kept = loss, (new, ahead[1])
+        _improve_usages(views, ahead, patterns, W, terms, k, walk)
+        steps = [_improve_loadings(view, W, h, k, walk) for view, h in zip(views, ahead, strict=True)]
+        loss = float(sum(part for _, part in steps))
+        best = min(best, loss)
         trace.append(best)
-        if loss > previous:
-            ahead, previous = last, np.inf
+        if not loss <= previous:
+            W[:], ahead, previous = last, improved, np.inf
             momentum.shrink()
             continue
-        now, beta, previous = (new, [h for h, _ in improved]), momentum.beta, loss
+        kept, previous, beta = ahead, loss, momentum.beta
         momentum.grow()
-        ahead = (_beyond(now[0], last[0], beta), [_beyond(a, b, beta) for a, b in zip(now[1], last[1], strict=True)])
-        last = now
-    return *kept, trace
+        ahead = [_beyond(new, old, beta) for (new, _), old in zip(steps, improved, strict=True)]
+        improved = [new for new, _ in steps]
+        for piece in row_slices(len(W), PIECE):
+            beyond = _beyond(W[piece], last[piece], beta)
+            last[piece], W[piece] = W[piece], beyond
+    return last, kept, trace
 
 
 def _beyond(new: np.ndarray, old: np.ndarray, beta: float) -> np.ndarray:
@@ -192,22 +230,24 @@ def predictive_loadings(
     sizes = [t / mean if kind == "kl" else np.ones(len(t)) for t, mean, kind in zip(totals, means, losses, strict=True)]
     out = []
     for x, found, h, mean, kind in zip(X, rows, H, means, losses, strict=True):
-        W = np.zeros((n_obs, len(h)))
-        W[found] = view_usages(x, h, poisson=kind == "kl", total=h.sum(axis=1) / mean, walk=walk)
-        out.append([_regressed(other, W[there], size, walk) for other, there, size in zip(X, rows, sizes, strict=True)])
+        W = view_usages(x, h, poisson=kind == "kl", total=h.sum(axis=1) / mean, walk=walk)
+        if not _is_all(found, n_obs):
+            alone, W = W, np.zeros((n_obs, len(h)))
+            W[found] = alone
+        out.append([_regressed(other, W, there, size, walk) for other, there, size in zip(X, rows, sizes, strict=True)])
     return out
 
 
-def _regressed(X: Any, W: np.ndarray, sizes: np.ndarray, walk: Walk) -> np.ndarray:
-    """Return the H >= 0 that minimises `sum_i s_i ||x_i / s_i - w_i H||^2`."""
-    k, W = W.shape[1], padded(W, np.float64)
+def _regressed(X: Any, W: np.ndarray, rows: np.ndarray, sizes: np.ndarray, walk: Walk) -> np.ndarray:
+    """Return the H >= 0 that minimises `sum_i s_i ||x_i / s_i - w_i H||^2`, where row i of X is one of `rows` of W."""
     options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
-    cross, gram = reduce_rows(_weighted_sums, as_rows(X), W, sizes, **options)
+    k = W.shape[1]
+    cross, gram = reduce_rows(_weighted_sums, as_rows(X), _rows_of(W, rows), sizes, **options)
     return nnls(gram[:k, :k], cross[:, :k]).T
 
 
 def _weighted_sums(block: Block, W: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    W = np.ascontiguousarray(W)
+    W = padded(W, np.float64)
     return transpose_times(block, W), W.T @ (sizes[:, None] * W)
 
 
@@ -274,63 +314,84 @@ def _improve_usages(
     Ht: Sequence[np.ndarray],
     patterns: Sequence[tuple[np.ndarray, np.ndarray]],
     W: np.ndarray,
+    terms: Sequence[np.ndarray],
     k: int,
     walk: Walk,
-) -> np.ndarray:
-    """Improve the shared usages, each row on the modalities that it has."""
-    L, A = np.zeros_like(W), np.zeros_like(W)
+) -> None:
+    """Improve the shared usages in place, each row on the modalities that it has."""
+    for term in terms:
+        term[:] = 0
     for view, h in zip(views, Ht, strict=True):
-        linear, logarithmic = _row_terms(view, W, h, walk)
-        L[view.rows] += view.weight * linear
-        if view.poisson:
-            A[view.rows] += view.weight * logarithmic
-    out = W.copy()
+        _add_row_terms(view, W, h, terms, walk)
     for found, has in patterns:
         grams = [v.weight * (h.T @ h) for v, h, there in zip(views, Ht, has, strict=True) if there and v.squared]
         counts = any(v.poisson and v.weight > 0 for v, there in zip(views, has, strict=True) if there)
         G = np.sum(grams, axis=0)[:k, :k] if grams else np.zeros((k, k))
-        out[found] = _descended(L[found], A[found] if counts else None, W[found], G)
-    return out
+        pieces = _pieces(found, len(W))
+        largest = max(float(np.abs(terms[0][at]).max(initial=0.0)) for at in pieces)
+        size = max(float(np.trace(G)), largest, 1e-300)  # the scale of the problem is taken out
+        for at in pieces:
+            L = terms[0][at] / size
+            W[at] = (
+                mixed_sweeps(L, terms[1][at] / size, W[at], G / size, SWEEPS)
+                if counts
+                else hals(-L, W[at], G / size, SWEEPS)
+            )
 
 
-def _descended(L: np.ndarray, A: np.ndarray | None, W: np.ndarray, G: np.ndarray) -> np.ndarray:
-    """Solve the rows of one pattern; the scale of the problem is taken out."""
-    size = max(float(np.trace(G)), float(np.abs(L).max(initial=0.0)), 1e-300)
-    if A is None:
-        return hals(-L / size, W, G / size, SWEEPS)
-    return mixed_sweeps(L / size, A / size, W, G / size, SWEEPS)
-
-
-def _row_terms(view: _View, W: np.ndarray, Ht: np.ndarray, walk: Walk) -> tuple[np.ndarray, np.ndarray]:
-    """Return the linear and the logarithmic term of every row of a modality."""
-    options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
+def _add_row_terms(view: _View, W: np.ndarray, Ht: np.ndarray, terms: Sequence[np.ndarray], walk: Walk) -> None:
+    """Add the linear term of a modality to its rows of the first of the terms, and the logarithmic one to the second."""
+    options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows, "constants": (Ht,)}
     if view.squared:
-        linear = -map_rows(times, view.X, constants=(Ht,), **options)
-        return linear, linear
-    scaled = view.sizes[:, None] * W[view.rows]
-    terms = map_rows(poisson_row_terms, view.X, scaled, constants=(Ht,), **options)
-    return np.maximum(view.sizes, EMPTY)[:, None] * Ht.sum(axis=0), terms * scaled
+        parts = stream_rows(_squared_terms, view.X, **options)
+    else:
+        parts = stream_rows(_poisson_terms, view.X, _rows_of(W, view.rows), view.sizes, **options)
+    start, everyone = 0, _is_all(view.rows, len(W))
+    for part in parts:
+        stop = start + len(part[0])
+        at = slice(start, stop) if everyone else view.rows[start:stop]
+        for term, values in zip(terms, part, strict=False):
+            term[at] += view.weight * values
+        start = stop
+
+
+def _squared_terms(block: Block, Ht: np.ndarray) -> tuple[np.ndarray]:
+    return (-times(block, Ht),)
+
+
+def _poisson_terms(block: Block, W: np.ndarray, sizes: np.ndarray, Ht: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scaled = sizes[:, None] * W
+    return np.maximum(sizes, EMPTY)[:, None] * Ht.sum(axis=0), poisson_row_terms(block, scaled, Ht) * scaled
 
 
 def _improve_loadings(view: _View, W: np.ndarray, Ht: np.ndarray, k: int, walk: Walk) -> tuple[np.ndarray, float]:
     """Return better loadings of a modality, and the weighted loss of those given."""
     options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
-    scaled = view.sizes[:, None] * W[view.rows]
+    rows = _rows_of(W, view.rows)
     if view.squared:
-        XtW, WtW = reduce_rows(_weighted_sums, view.X, scaled, view.sizes, **options)
+        XtW, WtW = reduce_rows(_weighted_sums, view.X, rows, view.sizes, **options)
         fit = -float((XtW * Ht).sum()) + 0.5 * float((WtW * (Ht.T @ Ht)).sum())
         return hals(XtW, Ht, WtW[:k, :k], SWEEPS), view.weight * (0.5 * view.squares + fit)
-    ratios, loss = reduce_rows(poisson_column_terms, view.X, scaled, constants=(Ht,), **options)
-    total = scaled.sum(axis=0)
+    ratios, loss, total = reduce_rows(_poisson_sums, view.X, rows, view.sizes, constants=(Ht,), **options)
     loss += float(total @ Ht.sum(axis=0))
     return Ht * np.where(total > 0, ratios / np.where(total > 0, total, 1.0), 1.0), view.weight * loss
 
 
+def _poisson_sums(
+    block: Block, W: np.ndarray, sizes: np.ndarray, Ht: np.ndarray
+) -> tuple[np.ndarray, float, np.ndarray]:
+    scaled = sizes[:, None] * W
+    return *poisson_column_terms(block, scaled, Ht), scaled.sum(axis=0)
+
+
 def _tidied(W: np.ndarray, H: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Scale usages to mean 1, and put the components in the order of what they explain over all modalities."""
+    """Scale usages to mean 1, in place, and put the components in the order of what they explain over all modalities."""
     mean = W.mean(axis=0)
     scale = np.where(mean > 0, mean, 1.0)
-    W, H = W / scale, [h * scale[:, None] for h in H]
+    W /= scale
+    H = [h * scale[:, None] for h in H]
     shares = [(h**2).sum(axis=1) / max(float((h**2).sum()), 1e-300) for h in H]
-    order = np.argsort(-np.sum(shares, axis=0) * (W**2).sum(axis=0), kind="stable")
-    return W[:, order], [h[order] for h in H]
+    order = np.argsort(-np.sum(shares, axis=0) * np.einsum("ic,ic->c", W, W), kind="stable")
+    for piece in row_slices(len(W), PIECE):
+        W[piece] = W[piece][:, order]
+    return W, [h[order] for h in H]

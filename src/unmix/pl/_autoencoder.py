@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
@@ -12,6 +12,7 @@ from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
 from unmix._adata.stored import stored_entry
+from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
 if TYPE_CHECKING:
@@ -139,15 +140,15 @@ def denoised(
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix)
     check_expression(matrix, summary, expect_counts=False)
-    counts, totals = matrix.X, summary.totals
+    totals = summary.totals
     if not totals.any():
         msg = f"{matrix.where} holds no counts to draw."
         raise ValueError(msg)
     scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan)
     axes = panels(ax, 2, size=3.2 if color is None else 4.2, aspect=1.0 if color is None else 0.8)
-    matrices = {"counts": counts, "denoised": adata.layers[key + keys.DENOISED]}
-    for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
-        x, y = (np.log1p(_dense(matrix[:, c]) * scale) for c in columns)
+    counts, means = (map_rows(_some, X, constants=(columns,)) for X in (matrix.X, adata.layers[key + keys.DENOISED]))
+    for panel, title, values in zip(axes, ("counts", "denoised"), (counts, means), strict=True):
+        x, y = np.log1p(values.T * scale)
         _scatter(panel, adata, x, y, color)
         panel.set_title(title, fontsize=TITLE)
         panel.set_xlabel(f"{genes[0]}\nlog(1 + counts at the median total)", fontsize=LABEL)
@@ -170,15 +171,18 @@ def _two_columns(adata: AnnData, genes: Sequence[str], key: str) -> np.ndarray:
     if (columns < 0).any():
         msg = f"no such gene: {[g for g, c in zip(genes, columns, strict=True) if c < 0]}."
         raise KeyError(msg)
-    missing = [g for g, c in zip(genes, columns, strict=True) if not np.nansum(_dense(adata.layers[name][:, c]))]
+    sums = np.nansum(map_rows(_some, adata.layers[name], constants=(columns,)), axis=0)
+    missing = [g for g, total in zip(genes, sums, strict=True) if not total]
     if missing:
         msg = f"{missing} were not denoised; give them to `unmix.tl.denoise`."
         raise ValueError(msg)
     return columns
 
 
-def _dense(column: object) -> np.ndarray:
-    return np.asarray(column.toarray() if hasattr(column, "toarray") else column, dtype=float).ravel()
+def _some(block: Any, columns: np.ndarray) -> np.ndarray:
+    """Return some columns of a block, dense."""
+    part = block[:, columns]
+    return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=float)
 
 
 def _scatter(ax: "Axes", adata: AnnData, x: np.ndarray, y: np.ndarray, color: str | None) -> None:

@@ -96,9 +96,11 @@ def match_cells(matrices: Mapping[str, Matrix]) -> tuple[pd.Index, list[np.ndarr
         if not matrix.obs_names.is_unique:
             msg = f"cell names must be unique to be matched; those of {name!r} are not."
             raise ValueError(msg)
-    cells = pd.Index([])
-    for matrix in matrices.values():
-        cells = cells.union(matrix.obs_names, sort=False)
+    cells, *others = (matrix.obs_names for matrix in matrices.values())
+    if all(cells.equals(names) for names in others):
+        return cells, [np.arange(len(cells)) for _ in matrices]
+    for names in others:
+        cells = cells.union(names, sort=False)
     if len(matrices) > 1 and len(cells) == sum(len(m.obs_names) for m in matrices.values()):
         msg = f"no cell of {list(matrices)} has the same name in two of them; names tell which rows belong together."
         raise ValueError(msg)
@@ -132,17 +134,17 @@ def write_views(
     entry |= {"weights": dict(zip(names, fit.weights, strict=True))}
     entry |= {fact: dict(zip(names, facts[fact], strict=True)) for fact in ("losses", "depth")}
     pairs: list[tuple[Any, Slots]] = []
+    W = fit.W.astype(np.float32)
     for m, (name, part) in enumerate(parts.items()):
         others = {other: _table(facts["predictive"][m][i], parts[other]) for i, other in enumerate(names) if i != m}
         slots = Slots(
-            obsm={keys.EMBEDDING + key: fit.W[rows[m]].astype(np.float32)},
+            obsm={keys.EMBEDDING + key: W[rows[m]]},
             varm={key: np.ascontiguousarray(fit.H[m].T)},
             uns={key: {**entry, "modality": name, "loadings": others}},
         )
         pairs.append((part, slots))
     if not isinstance(data, Mapping):
-        W = fit.W[cells.get_indexer(data.obs_names)].astype(np.float32)
-        pairs.append((data, Slots(obsm={keys.EMBEDDING + key: W})))
+        pairs.append((data, Slots(obsm={keys.EMBEDDING + key: W[cells.get_indexer(data.obs_names)]})))
     write_all(pairs)
     logger.info("joint_nmf: wrote %s of %s", ", ".join(pairs[0][1].names()), ", ".join(names))
 

@@ -76,8 +76,11 @@ def _weigh(Y: ScaledRows, Z: np.ndarray, how: dict[str, Any], shared: np.ndarray
         return weigh_archetypes(Y, np.ascontiguousarray(Z[:, shared]), n_jobs=threads)
     corners = np.asarray(how["loadings"])[shared] @ Z.T
     mean = np.asarray(how["mean"])[shared]
-    cross = map_rows(lambda y: np.asarray(y @ corners) - mean @ corners, Y, n_jobs=threads)
-    return simplex_ls(corners.T @ corners, cross)
+    return map_rows(_weigh_block, Y, constants=(corners, mean @ corners, corners.T @ corners), n_jobs=threads)
+
+
+def _weigh_block(block: Any, corners: np.ndarray, centre: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    return simplex_ls(gram, np.asarray(block @ corners) - centre)
 
 
 def _project_representation(adata: AnnData, Z: np.ndarray, how: dict[str, Any], threads: int) -> np.ndarray:
