@@ -33,7 +33,7 @@ def prepared(tmp_path_factory):
 def test_every_function_answers_rightly_or_refuses_in_its_own_words(random):
     with tempfile.TemporaryDirectory() as folder:
         case = calls.draw(random, Path(folder))
-        judge(case.call, case.inputs(), case.answer, SECONDS)
+        judge(case, SECONDS)
 
 
 @settings(common, max_examples=80)
@@ -41,4 +41,4 @@ def test_every_function_answers_rightly_or_refuses_in_its_own_words(random):
 def test_every_file_is_read_or_refused_in_our_own_words(random):
     with tempfile.TemporaryDirectory() as folder:
         case = files.draw(random, Path(folder))
-        judge(case.call, case.inputs(), case.answer, SECONDS)
+        judge(case, SECONDS)

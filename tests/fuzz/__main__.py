@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .worker import work
 
-STALL, SETUP = 60.0, 300.0
+STALL, SETUP = 300.0, 900.0
 """Seconds after which a worker that does not answer is ended."""
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds altogether")
-    parser.add_argument("--seconds", type=float, default=20.0, help="seconds per case")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of the processor per case")
     parser.add_argument("--files", type=float, default=0.25, help="share of the cases that are files")
     parser.add_argument("--log", type=Path, help="file for one JSON line per defect")
     options = parser.parse_args()

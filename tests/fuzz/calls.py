@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, get_args, get_origin
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ def _results() -> AnnData:
         warnings.simplefilter("ignore")
         um.pp.signatures(adata, "cell_type", n_markers=(1, 5))
         um.tl.deconvolve(adata, cells(), groupby="cell_type", n_perms=3)
-        um.tl.starfysh_archetypes(adata, 2, resolution=None, signatures=sets(), n_restarts=1)
+        um.tl.starfysh_archetypes(adata, "auto", resolution=None, signatures=sets(), n_restarts=1)
         um.tl.factorize(adata, 2)
         um.tl.metagenes(adata, [2, 3], n_runs=3, n_top_genes=15, max_distance=2.0, net=net())
         um.tl.joint_nmf(adata, 2, batch_key="batch")
@@ -101,6 +102,33 @@ def _results() -> AnnData:
 def results() -> AnnData:
     """Return the cells with a result of every tool."""
     return _results().copy()
+
+
+@functools.cache
+def _interrupted() -> AnnData:
+    from unmix.core.autoencoder import Trainer
+
+    adata, epoch = cells(), Trainer._epoch
+
+    def second(self: Any, state: Any) -> None:
+        if state.epoch:
+            raise KeyboardInterrupt
+        epoch(self, state)
+
+    with mock.patch.object(Trainer, "_epoch", second):
+        um.tl.autoencoder(adata, 2, likelihood="nb", max_epochs=2, hidden=(4,), on_interrupt="keep")
+    return adata
+
+
+def interrupted() -> AnnData:
+    """Return the cells with an autoencoder whose training was interrupted."""
+    return _interrupted().copy()
+
+
+def warm_up() -> None:
+    """Call every target as it is, so that all is compiled."""
+    for target in TARGETS.values():
+        Case(target, {**{name: make() for name, make in target.inputs.items()}, **target.options}, "").call()
 
 
 def sets() -> dict[str, list[str]]:
@@ -223,8 +251,8 @@ def _targets() -> dict[str, Target]:
         ),
         "resume": Target(
             tl.autoencoder,
-            {"adata": results},
-            {"n_latent": 2, "resume": True, **quick},
+            {"adata": interrupted},
+            {"n_latent": 2, "likelihood": "nb", "resume": True, "hidden": (4,), "max_epochs": 2},
             check_embedding(default="ae"),
             1,
         ),
@@ -340,6 +368,11 @@ class Case:
     def answer(self, result: Any) -> None:
         self.target.answer(self.given, result)
 
+    @property
+    def replaces(self) -> bool:
+        """Whether an answer takes the place of a result that was there."""
+        return bool(self.given.get("resume"))
+
     def inputs(self) -> dict[str, Any]:
         return {name: self.given[name] for name in self.target.inputs if name in self.given}
 
@@ -443,7 +476,9 @@ def value(function: Callable[..., Any], argument: str, random: Random, folder: P
     words = _words(inspect.signature(function).parameters[argument].annotation)
     if words and random.random() < 0.6:
         return random.choice(words)
-    if argument in ("adata", "data", "reference", "fitted", "start") and random.random() < 0.5:
+    if argument in ("adata", "data") and random.random() < 0.5:
+        return cells()  # a tool may replace its own results
+    if argument in ("reference", "fitted", "start") and random.random() < 0.5:
         return random.choice([results, cells])()
     return random.choice(hostile.VALUES)
 

@@ -16,7 +16,8 @@ def work(seed: int, numbers: list[int], seconds: float, share: float, folder: st
 
     mpl.use("agg")
     os.chdir(folder)  # where files without a folder go
-    files.originals()  # compiles, before the clock runs
+    files.originals()
+    calls.warm_up()  # compiles, before the clock runs
     for number in numbers:
         queue.put((number, "?", "started", ""))
         label = "?"
@@ -25,7 +26,7 @@ def work(seed: int, numbers: list[int], seconds: float, share: float, folder: st
             case = files.draw(random, Path(folder)) if random.random() < share else calls.draw(random, Path(folder))
             label = case.label
             queue.put((number, label, "started", ""))
-            outcome, told = judge(case.call, case.inputs(), case.answer, seconds), ""
+            outcome, told = judge(case, seconds), ""
         except Defect as defect:
             outcome, told = "defect", str(defect)
         except Exception:  # noqa: BLE001

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
@@ -172,6 +173,9 @@ class _Names(dict[str, Any]):
 def _check(name: str, value: Any, kind: Any) -> None:
     choices = _options(kind)
     if Any in choices or any(_is_a(value, option) for option in choices):
+        if isinstance(value, str) and not value and Path in choices:  # pathlib would take it for the present folder
+            msg = f"`{name}` must name a file or folder, got ''."
+            raise ArgumentProblem(msg)
         _check_value(name, value)
         return
     words = [word for option in choices for word in (get_args(option) if get_origin(option) is Literal else ())]

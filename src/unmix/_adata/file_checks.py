@@ -35,12 +35,13 @@ def check_hdf5(path: Path) -> None:
 
 
 def _items(file: Any) -> Iterator[tuple[str, Any]]:
-    """Walk over all groups and arrays of an HDF5 file, each once; refuse links to other files."""
+    """Walk over all groups and arrays of an HDF5 file, each once; refuse links to other files, and back to a group above."""
     import h5py
 
-    seen, waiting = set(), [("", file)]
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any, tuple[int, ...]]] = [("", file, (h5py.h5o.get_info(file.id).addr,))]
     while waiting:
-        where, group = waiting.pop()
+        where, group, above = waiting.pop()
         for name in group:
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink) or name not in group:
@@ -48,12 +49,15 @@ def _items(file: Any) -> Iterator[tuple[str, Any]]:
                 raise ValueError(msg)
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
+            if address in above:
+                msg = f"the entry {where}/{name} leads back to a group that holds it."
+                raise ValueError(msg)
             if address in seen:
                 continue
             seen.add(address)
             yield f"{where}/{name}", item
             if isinstance(item, h5py.Group):
-                waiting.append((f"{where}/{name}", item))
+                waiting.append((f"{where}/{name}", item, (*above, address)))
 
 
 def check_folder(path: Path) -> None:

@@ -3,11 +3,15 @@
 import contextlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scipy import sparse
+
 from unmix._adata.file_checks import check_folder, check_hdf5
+from unmix._adata.read import check_indices
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,11 +25,25 @@ def open_file(path: Path) -> "AnnData":
     ValueError
         If it is of another kind, damaged, or leads elsewhere.
     """
+    import scanpy  # noqa: F401  before warnings are errors
+
     try:
-        return _open(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
+            adata = _open(path)
+        _check_matrices(adata)
     except Exception as error:  # a damaged file can raise anything in the libraries that read it
         msg = f"{path} could not be read: {' '.join(str(error).split()) or type(error).__name__}"
         raise ValueError(msg) from error
+    return adata
+
+
+def _check_matrices(adata: "AnnData") -> None:
+    """Refuse sparse matrices whose indices are none; scipy finds that out when it uses them, or crashes."""
+    matrices = {"X": adata.X, **{f"layers[{key!r}]": layer for key, layer in adata.layers.items()}}
+    for name, matrix in (matrices if adata.raw is None else {**matrices, "raw": adata.raw.X}).items():
+        if sparse.issparse(matrix):
+            check_indices(matrix, name)
 
 
 def _open(path: Path) -> "AnnData":

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from unmix._adata.files import replacing
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -67,6 +69,8 @@ def new_dense_h5ad(path: Path, obs_names: Any, var_names: Any) -> Iterator[Any]:
     ------
     ValueError
         If the file exists or its name does not end in `.h5ad`.
+    OSError
+        If its folder does not exist, or the disk is full.
     """
     import anndata
     import h5py
@@ -74,15 +78,11 @@ def new_dense_h5ad(path: Path, obs_names: Any, var_names: Any) -> Iterator[Any]:
     if path.suffix != ".h5ad" or path.exists():
         msg = f"{path} exists." if path.exists() else f"the file must be named .h5ad, got {path.name!r}."
         raise ValueError(msg)
-    temporary = path.with_name(f".{path.name}.part")
     obs, var = (pd.DataFrame(index=pd.Index(names, dtype=object)) for names in (obs_names, var_names))
-    try:
+    with replacing(path) as temporary:
         anndata.AnnData(obs=obs, var=var).write_h5ad(temporary)
         with h5py.File(temporary, "r+") as file:
             file.pop("X", None)
             X = file.create_dataset("X", (len(obs), len(var)), np.float32)
             X.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
             yield X
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

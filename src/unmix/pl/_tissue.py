@@ -39,12 +39,15 @@ def tissue(adata: AnnData, basis: str, library_id: str | None = None) -> Tissue:
     KeyError
         If there are no coordinates or no library of this name.
     ValueError
-        If there are no spots, or coordinates are not finite.
+        If there are no spots, or coordinates are not finite, or there is one only.
     """
     if basis not in adata.obsm:
         msg = f"`basis` {basis!r} is not in obsm, so there is no map to draw on; there are {sorted(adata.obsm)}."
         raise KeyError(msg)
     xy = np.asarray(adata.obsm[basis], dtype=float)[:, :2]
+    if xy.shape[1] < 2:
+        msg = f"obsm[{basis!r}] has one column; a map needs two coordinates."
+        raise ValueError(msg)
     if len(xy) == 0 or not np.isfinite(xy).all():
         msg = f"obsm[{basis!r}] needs at least one spot and finite coordinates; got {len(xy)} spots, NaN among them."
         raise ValueError(msg if len(xy) else "there are no spots to draw.")
