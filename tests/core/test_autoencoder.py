@@ -49,7 +49,7 @@ def test_fused_loss_and_gradients_equal_autograd(likelihood, dispersion, dropout
     batch, results = batch_of(X, rows), []
     for fused in (True, False):
         monkeypatch.setattr("unmix.core.networks.Network.fused", property(lambda _, fused=fused: fused))
-        net = build(design, weights, Options(precision="float32"))
+        net = build(design, weights, Options(device="cpu", precision="float32"))
         loss = net.loss(net.decode(net.encode(batch)[0], batch.codes), batch)
         loss.backward()
         results.append(
@@ -69,7 +69,7 @@ def test_bfloat16_products_change_loss_and_gradients_by_their_rounding_only():
     design = Design(60, 5, (8,), likelihood="zinb", dispersion="gene-cell")
     weights, results = initial_weights(design, gene_moments(rows), 0), []
     for precision in ("float32", "bfloat16"):
-        net = build(design, weights, Options(precision=precision))
+        net = build(design, weights, Options(device="cpu", precision=precision))
         batch = batch_of(X, rows)
         loss = net.loss(net.decode(net.encode(batch)[0], batch.codes), batch)
         loss.backward()

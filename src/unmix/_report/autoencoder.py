@@ -16,7 +16,7 @@ from unmix._report.content import Curve, Finding, Result, Table
 
 N_GENES = 100
 GENE_COLUMNS = {
-    keys.ZERO_INFLATION: "gain by zero inflation, nats",
+    keys.ZERO_INFLATION: "evidence of zero inflation, nats",
     keys.DROPOUT: "probability of dropout",
     keys.DISPERSION: "inverse dispersion",
 }
@@ -86,6 +86,6 @@ def findings(adata: AnnData, key: str, table: pd.DataFrame, entry: Mapping[str, 
         found.append(Finding("warning", "Training was interrupted; resume=True goes on with it."))
     if key + keys.ZERO_INFLATION in adata.var:
         score = adata.var[key + keys.ZERO_INFLATION].dropna()
-        text = f"{int((score > 0).sum()):,} of {len(score):,} genes ask for zero inflation by the BIC."
+        text = f"{int((score > 0).sum()):,} of {len(score):,} genes ask for zero inflation (odds above 20)."
         found.append(Finding("note", text))
     return found

@@ -67,7 +67,7 @@ def project(
     where = latent[:, :L], latent[:, L:], nll
     if not score_genes:
         return Projection(*where)
-    inflation = zero_inflation(Table(cells, above), centre, fit.genes.log_dispersion())
+    inflation = zero_inflation(Table(cells, above), centre)
     return Projection(*where, dropout / max(scored.sum(), 1) if fit.design.inflated else None, inflation)
 
 

@@ -1,28 +1,33 @@
-r"""Does a gene need zero inflation? A likelihood ratio per gene, from a table of its counts over the cells' means.
+r"""Does a gene need zero inflation? A Bayes factor per gene, from a table of its counts over the cells' means.
 
-A fitted network gives every entry a log mean :math:`a`. Beside it two models of a gene are fitted by maximum likelihood,
+A fitted network gives every entry a log mean :math:`a`. Beside it two models of a gene are compared,
 
 .. math:: x \sim NB(e^{a + s}, \theta) \qquad x \sim \pi [x = 0] + (1 - \pi) NB(e^{a + s}, \theta),
 
 with one scale, one dispersion and, in the second, one probability of dropout a gene. What both need to know of the data is
 small: for intervals of :math:`a`, how many zeros and counts lie in it and what they add up to; and how many counts exceed
-each :math:`k`, since :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) = \sum_{k < x} \log(k + \theta)`. The dispersion is
-free in both models, so that zeros which only speak of variance do not count as inflation (Ridout, Hinde, Demetrio 2001,
-Biometrics 57, 219).
+each :math:`k`, since :math:`\log \Gamma(x + \theta) - \log \Gamma(\theta) = \sum_{k < x} \log(k + \theta)`.
 
-Where a gene is rare, its zeros are expected with or without dropout, and no score can tell. How much the data can tell is
+The dispersion is free in both models, so that zeros which only speak of variance do not count as inflation (Ridout, Hinde,
+Demetrio 2001, Biometrics 57, 219). But the few counts of a rare gene tell a small :math:`\theta` from a large :math:`\pi`
+only where something is known of :math:`\theta`, and the other genes say it: :math:`\log \theta` is normal over the genes,
+with a mean and a variance that all of them give (:func:`dispersion_prior`), :math:`\pi` is uniform and :math:`s` flat. The
+score is the log of the ratio of both marginal likelihoods, by Laplace's approximation in
+:math:`(\mathrm{logit}\,\pi, \log\theta, s)`, less log `EVIDENCE`.
+
+The zeros of a rare gene are expected with or without dropout, and its score says little. How much the data can tell is
 known beforehand: the table that the gene's means, dispersion and a dropout of `REFERENCE` make on average is given to the
-same two fits, and their difference is the expected gain E. Twice the gain observed is then about a non-central chi-square
-of noncentrality 2 E, so that the BIC asks for zero inflation with probability
+same two models. The second gains E in log density there, and its score is E - c; twice the gain observed is about a
+non-central chi-square of noncentrality 2 E, so that the score is above 0 with probability
 
-.. math:: \Phi(\sqrt{2 E} - \sqrt{\log n}).
+.. math:: \Phi(\sqrt{2 E} - \sqrt{2 c}).
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 
 from unmix.core._zinb_kernels import compiled
 
@@ -31,10 +36,15 @@ BINS, WIDTH = 64, 0.125
 _FROM = np.unique(np.r_[np.arange(32), np.geomspace(32, 2**20, 60).astype(int)])
 _WIDE = np.diff(np.r_[_FROM, 2**21]).astype(float)
 _MIDDLE = _FROM + (_WIDE - 1) / 2
-_START = np.array([-2.0, 0.0, 0.0])
 _LOW, _HIGH = np.array([-15.0, -9.0, -10.0]), np.array([12.0, 18.0, 10.0])
 """Bounds of the logit of dropout, the log dispersion and the log scale."""
 N_NEWTON = 30
+EVIDENCE = 20.0
+"""How many times more probable the counts are with dropout than without where the score is 0."""
+_SOME_GENES, _N_STEPS = 500, 30
+"""Genes from which the prior of dispersions is estimated, and steps."""
+_PRIOR_WEIGHT = 4.0
+"""Genes whose log dispersions differ by 1, which the variance begins with."""
 REFERENCE = 0.3
 """The dropout whose discovery the power is about."""
 _LARGEST_MEAN, _LARGEST_COUNT, _SMALLEST_LOG_ZERO = 1e3, 20_000, 600.0
@@ -53,13 +63,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Inflation:
-    """What the likelihood ratio says of every gene; NaN for genes without counts."""
+    """What the comparison says of every gene; NaN for genes without counts."""
 
     score: np.ndarray
-    """Gain in log-likelihood by zero inflation, in nats, less log(n) / 2: above 0 the BIC asks for it."""
+    """Log of the Bayes factor of zero inflation, in nats, less log `EVIDENCE`."""
     dropout: np.ndarray
-    """Probability of dropout that maximises the likelihood."""
+    """Probability of dropout where the second model's posterior is densest."""
     log_dispersion: np.ndarray
+    """There too."""
     power: np.ndarray
     """Probability that the score of a gene of these means and this dispersion is above 0 if it drops out in 3 of 10 cells."""
 
@@ -121,8 +132,8 @@ def _bin(a: float) -> int:
     return int(min(max(math.floor(a / WIDTH) + BINS // 2, 0), BINS - 1))
 
 
-def zero_inflation(table: Table, centre: np.ndarray, log_dispersion: np.ndarray) -> Inflation:
-    """Fit both models to every gene.
+def zero_inflation(table: Table, centre: np.ndarray, prior: tuple[float, float] | None = None) -> Inflation:
+    """Compare both models for every gene.
 
     Parameters
     ----------
@@ -130,8 +141,8 @@ def zero_inflation(table: Table, centre: np.ndarray, log_dispersion: np.ndarray)
         From :func:`tabulate`.
     centre
         As given to it.
-    log_dispersion
-        Where to start.
+    prior
+        Mean and variance of the log dispersions; `None` estimates them.
 
     Examples
     --------
@@ -141,63 +152,106 @@ def zero_inflation(table: Table, centre: np.ndarray, log_dispersion: np.ndarray)
     >>> table, centre = empty_table(2), np.log(3.0) * np.ones(2)
     >>> indptr, (rows, genes) = np.r_[0, np.cumsum((x > 0).sum(1))], x.nonzero()
     >>> tabulate(np.full(x.shape, np.log(3.0)), centre, indptr, genes, x[rows, genes], table)
-    >>> found = zero_inflation(table, centre, np.zeros(2))
+    >>> found = zero_inflation(table, centre)
     >>> found.score > 0, found.dropout.round(1), found.power.round(2)
     (array([False,  True]), array([0. , 0.3]), array([1., 1.]))
     """
     silent = table.cells[:, :, 1].sum(1) == 0
-    n = max(float(table.cells[0, :, :2].sum()), 1.0)
     offsets = (np.arange(BINS) - BINS // 2 + 0.5) * WIDTH + centre[:, None]
-    gain, best = _fit_genes(table.cells, table.above, offsets, log_dispersion.astype(float))
-    dropout = 1 / (1 + np.exp(-best[:, 0]))
-    rows, log_means = table.cells[:, :, :2].sum(axis=2), offsets + (best[:, 2] + np.log1p(-dropout))[:, None]
-    expected = _expected_gains(rows, log_means, best[:, 1], _FROM, _WIDE)
-    power = ndtr(np.sqrt(2 * expected) - math.sqrt(math.log(n)))
-    parts = (gain - 0.5 * math.log(n), dropout, best[:, 1], power)
-    return Inflation(*(np.where(silent, np.nan, v) for v in parts))
+    prior = prior or dispersion_prior(table, offsets)
+    evidence, modes, _ = _posteriors(table.cells, table.above, offsets, *prior)
+    logit, log_theta, scale = modes[:, 1].T
+    dropout, rows = expit(logit), table.cells[:, :, :2].sum(axis=2)
+    log_means = offsets + (scale + np.log1p(-dropout))[:, None]
+    gain, expected = _expected(rows, log_means, log_theta, _FROM, _WIDE, *prior)
+    price = np.maximum(gain - expected + math.log(EVIDENCE), 0)
+    power = ndtr(np.sqrt(2 * gain) - np.sqrt(2 * price))
+    score = evidence[:, 1] - evidence[:, 0] - math.log(EVIDENCE)
+    return Inflation(*(np.where(silent, np.nan, v) for v in (score, dropout, log_theta, power)))
+
+
+def dispersion_prior(table: Table, offsets: np.ndarray) -> tuple[float, float]:
+    """Return mean and variance of the log dispersions over the genes, by expectation and maximisation.
+
+    Every gene is inflated or not, with a probability that is estimated too, so that neither the dispersions nor the
+    dropouts of the others are put down to the spread of dispersions.
+
+    Parameters
+    ----------
+    table
+        From :func:`tabulate`.
+    offsets
+        Log means in the middle of its intervals, by gene.
+    """
+    seen = np.flatnonzero(table.cells[:, :, 1].sum(1))
+    some = seen[:: -(-len(seen) // _SOME_GENES) or 1]
+    parts = table.cells[some], table.above[some], offsets[some]
+    mean, variance, share = 0.0, 1.0, 0.5
+    for _ in range(_N_STEPS if len(some) else 0):
+        evidence, modes, spread = _posteriors(*parts, mean, variance)
+        inflated = expit(evidence[:, 1] - evidence[:, 0] + math.log(share / (1 - share)))
+        weights, t, before = np.column_stack([1 - inflated, inflated]), modes[:, :, 1], (mean, variance)
+        mean = float((weights * t).sum() / len(some))
+        squares = float((weights * ((t - mean) ** 2 + spread)).sum())
+        variance = (squares + _PRIOR_WEIGHT) / (len(some) + _PRIOR_WEIGHT)
+        share = float((inflated.sum() + 1) / (len(some) + 2))
+        if np.allclose((mean, variance), before, atol=1e-3):
+            break
+    return mean, variance
 
 
 @compiled()
-def _fit_genes(
-    cells: np.ndarray, above: np.ndarray, offsets: np.ndarray, log_dispersion: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gain of inflation and its parameters for every gene."""
+def _posteriors(
+    cells: np.ndarray, above: np.ndarray, offsets: np.ndarray, mean: float, variance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return log marginal likelihood, mode and variance of log theta, by gene, without and with dropout."""
     G = len(cells)
-    gain, best = np.zeros(G), np.zeros((G, 3))
+    evidence, modes, spread = np.zeros((G, 2)), np.zeros((G, 2, 3)), np.zeros((G, 2))
     for j in range(G):
         if cells[j, :, 1].sum() == 0:
             continue
-        p = _START.copy()
-        p[1] = log_dispersion[j]
-        without = _newton(p, 1, cells[j], above[j], offsets[j])
-        p[0] = -2.0
-        gain[j] = max(_newton(p, 0, cells[j], above[j], offsets[j]) - without, 0.0)
-        best[j] = p
-    return gain, best
+        p = modes[j, 0]
+        p[1] = mean
+        _, evidence[j, 0], spread[j, 0] = _climb(p, 1, cells[j], above[j], offsets[j], mean, variance)
+        p, evidence[j, 1] = p.copy(), -np.inf
+        for logit in (-2.0, 1.0):
+            q = np.array([logit, p[1], p[2] + math.log1p(math.exp(logit))])
+            _, found, width = _climb(q, 0, cells[j], above[j], offsets[j], mean, variance)
+            if found > evidence[j, 1]:
+                evidence[j, 1], spread[j, 1] = found, width
+                modes[j, 1] = q
+    return evidence, modes, spread
 
 
 @compiled()
-def _expected_gains(
-    rows: np.ndarray, log_means: np.ndarray, log_dispersion: np.ndarray, steps: np.ndarray, wide: np.ndarray
-) -> np.ndarray:
-    """Return what inflation gains on average, were the genes to drop out.
+def _expected(
+    rows: np.ndarray,
+    log_means: np.ndarray,
+    log_dispersion: np.ndarray,
+    steps: np.ndarray,
+    wide: np.ndarray,
+    mean: float,
+    variance: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how much density and marginal likelihood grow on average by dropout, were the genes to drop out.
 
     Numbers of cells and log means, dropout included, are by gene and interval; the means stay what they are.
     """
-    gains, gradient, p = np.zeros(len(rows)), np.zeros(3), np.zeros(3)
+    gains, ratios, p = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(3)
     for j in range(len(rows)):
         theta = math.exp(log_dispersion[j])
         cells, above, at = np.zeros((BINS, 3)), np.zeros(len(steps)), np.zeros(BINS)
         most = min(_LARGEST_MEAN, theta * math.expm1(min(_SMALLEST_LOG_ZERO / theta, 50.0)))
         for b in range(BINS):
-            mean = min(math.exp(log_means[j, b]) / (1.0 - REFERENCE), most)
-            at[b] = math.log(mean)
-            _expect(mean, theta, rows[j, b], steps, wide, cells[b], above)
-        p[0], p[1], p[2] = math.log(REFERENCE / (1.0 - REFERENCE)), log_dispersion[j], 0.0
-        inflated = _log_likelihood(p, 0, cells, above, at, gradient)
-        p[2] = math.log(1.0 - REFERENCE)
-        gains[j] = max(inflated - _newton(p, 1, cells, above, at), 0.0)
-    return gains
+            mu = min(math.exp(log_means[j, b]) / (1.0 - REFERENCE), most)
+            at[b] = math.log(mu)
+            _expect(mu, theta, rows[j, b], steps, wide, cells[b], above)
+        p[:] = 0.0, log_dispersion[j], math.log(1.0 - REFERENCE)
+        without, ratio, _ = _climb(p, 1, cells, above, at, mean, variance)
+        p[:] = math.log(REFERENCE / (1.0 - REFERENCE)), log_dispersion[j], 0.0
+        inflated, evidence, _ = _climb(p, 0, cells, above, at, mean, variance)
+        gains[j], ratios[j] = max(inflated - without, 0.0), evidence - ratio
+    return gains, ratios
 
 
 @compiled()
@@ -223,24 +277,34 @@ def _expect(
 
 
 @compiled()
-def _newton(p: np.ndarray, first: int, cells: np.ndarray, above: np.ndarray, offsets: np.ndarray) -> float:
-    """Climb from p, in place, in the parameters from `first` on; return the log-likelihood."""
+def _climb(
+    p: np.ndarray, first: int, cells: np.ndarray, above: np.ndarray, offsets: np.ndarray, mean: float, variance: float
+) -> tuple[float, float, float]:
+    """Climb from p, in place, to the posterior's mode, in the parameters from `first` on.
+
+    Returns
+    -------
+    Log density at the mode, log marginal likelihood by Laplace's approximation, and variance of log theta.
+    """
     gradient, H, ahead = np.zeros(3), np.eye(3), np.zeros(3)
-    value, damping = _log_likelihood(p, first, cells, above, offsets, gradient), 1e-3
-    for _ in range(N_NEWTON):
+    value, damping = _log_density(p, first, cells, above, offsets, mean, variance, gradient), 1e-3
+    for step in range(N_NEWTON + 1):
         for k in range(first, 3):
             q = p.copy()
             q[k] += 1e-4
-            _log_likelihood(q, first, cells, above, offsets, ahead)
+            _log_density(q, first, cells, above, offsets, mean, variance, ahead)
             H[k, first:] = -(ahead[first:] - gradient[first:]) / 1e-4
+        H = 0.5 * (H + H.T)
+        if step == N_NEWTON:
+            break
         gained = 0.0
         for _ in range(8):
-            M = 0.5 * (H + H.T)
+            M = H.copy()
             for k in range(first, 3):
                 M[k, k] = max(M[k, k], 1e-3) * (1.0 + damping) + 1e-6
-            step = np.linalg.solve(M, gradient)
-            q = np.minimum(np.maximum(p + np.minimum(np.maximum(step, -2.0), 2.0), _LOW), _HIGH)
-            new = _log_likelihood(q, first, cells, above, offsets, ahead)
+            move = np.linalg.solve(M, gradient)
+            q = np.minimum(np.maximum(p + np.minimum(np.maximum(move, -2.0), 2.0), _LOW), _HIGH)
+            new = _log_density(q, first, cells, above, offsets, mean, variance, ahead)
             if new > value:
                 gained, value, damping = new - value, new, damping * 0.1
                 p[:], gradient[:] = q, ahead
@@ -248,19 +312,32 @@ def _newton(p: np.ndarray, first: int, cells: np.ndarray, above: np.ndarray, off
             damping = max(damping, 1e-3) * 10.0
         if gained < 1e-6:
             break
-    return value
+    curvatures, axes = np.linalg.eigh(H[first:, first:])
+    curvatures = np.maximum(curvatures, 1e-3)
+    spread = (axes[1 - first] ** 2 / curvatures).sum()
+    return value, value + 0.5 * (math.log(2 * math.pi) - np.log(curvatures)).sum(), spread
 
 
 @compiled()
-def _log_likelihood(
-    p: np.ndarray, first: int, cells: np.ndarray, above: np.ndarray, offsets: np.ndarray, gradient: np.ndarray
+def _log_density(
+    p: np.ndarray,
+    first: int,
+    cells: np.ndarray,
+    above: np.ndarray,
+    offsets: np.ndarray,
+    mean: float,
+    variance: float,
+    gradient: np.ndarray,
 ) -> float:
-    """Return the log-likelihood of a gene, but for what does not depend on p, and write its gradient."""
+    """Return the log of likelihood and prior of a gene, but for what does not depend on p, and write its gradient."""
     t, s, theta = p[1], p[2], math.exp(p[1])
     pi = 1.0 / (1.0 + math.exp(-p[0])) if first == 0 else 0.0
     log_kept = math.log1p(-pi)
-    gradient[:] = 0.0
-    value = 0.0
+    value = -0.5 * ((t - mean) ** 2 / variance + math.log(2 * math.pi * variance))
+    gradient[0], gradient[1], gradient[2] = 0.0, (mean - t) / variance, 0.0
+    if first == 0:  # pi is uniform
+        value += math.log(pi) + log_kept
+        gradient[0] = 1.0 - 2.0 * pi
     for b in range(BINS):
         zeros, counts, total = cells[b]
         if zeros + counts == 0:

@@ -127,8 +127,9 @@ def autoencoder(
     `var[key_added + "_dropout"]` : float
         With ZINB: probability of dropout, averaged over cells.
     `var[key_added + "_zero_inflation"]` : float
-        With NB and ZINB: gain in log-likelihood, in nats over up to 20,000 cells, by letting the gene's counts drop out
-        with one probability, at a dispersion of its own in both cases, less log(n) / 2; above 0 the BIC asks for it.
+        With NB and ZINB: log of the Bayes factor, in nats over up to 20,000 cells, of counts that drop out with one
+        probability over counts that do not, at a dispersion of its own in both cases, less log(20): above 0 the counts
+        are more than twenty times as probable with dropout. What dispersions are likely, all genes together say.
     `var[key_added + "_zero_inflation_power"]` : float
         Probability that the score is above 0 if a gene of this mean and dispersion drops out in 3 of 10 cells: whether
         the data can tell. Where it is small, a score below 0 says nothing.
