@@ -13,7 +13,7 @@ from scipy import sparse
 
 from unmix.core._nmf_kernels import hals, padded, times
 from unmix.core.blocks import Block, as_rows, is_dask, reduce_rows
-from unmix.core.factorization import SWEEPS, Walk, precision, settled, usages
+from unmix.core.factorization import SWEEPS, Walk, precision, settled, sparse_if_it_is, usages
 from unmix.core.joint_loadings import Known, Loadings, Sums, by_batch, sums_of
 from unmix.core.online import Online
 
@@ -86,6 +86,7 @@ def joint_batches(
     """
     walk = walk or Walk()
     X, codes, back = sorted_rows(as_rows(X), np.asarray(codes))
+    X = X if precision(X) == np.float64 else sparse_if_it_is(X)
     generator = np.random.default_rng(rng)
     W, loadings = begin(X, codes, back, n_components, specificity, scales, known, walk, generator)
     blockwise = Online(X, codes, W, loadings, walk, generator)

@@ -124,4 +124,4 @@ def sums_of(block: Block, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return X'W and W'W of rows of one batch, in double precision."""
     W = np.ascontiguousarray(W)
     double = W.astype(np.float64, copy=False)
-    return transpose_times(block, W).astype(np.float64), double.T @ double
+    return transpose_times(block, W), double.T @ double

@@ -111,7 +111,7 @@ def _kl_pass(
     """Improve the rows of W; return sums of `x / xhat * w`, of listed w, of all w, and the loss."""
     seen = observe(block, rows, kind)
     csr, W = seen.block, padded(W, Ht.dtype)
-    ratios = aligned(Ht.shape, Ht.dtype)
+    ratios = aligned(Ht.shape, np.float64)
     listed = np.zeros(Ht.shape if len(seen.indices) else (1, Ht.shape[1]), Ht.dtype)
     base = seen.base * Ht.sum(axis=0, dtype=np.float64).astype(Ht.dtype)
     data = csr.data.astype(Ht.dtype, copy=False)
@@ -122,7 +122,7 @@ def _kl_pass(
     if len(listed) == 1 and kind is not None:
         listed = np.zeros(Ht.shape)
     sums = seen.base * W.sum(axis=0, dtype=np.float64)
-    return W, (ratios.astype(np.float64), listed.astype(np.float64), sums, float(loss))
+    return W, (ratios, listed.astype(np.float64), sums, float(loss))
 
 
 def _inner_log(data: np.ndarray, quotients: np.ndarray) -> float:

@@ -122,7 +122,7 @@ def _centred_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarra
 def _normal_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return this block's part of A'A K."""
     AK = _centred_product(block, K, mean)
-    return transpose_times(block, AK).astype(np.float64) - np.outer(mean, AK.sum(axis=0, dtype=np.float64))
+    return transpose_times(block, AK) - np.outer(mean, AK.sum(axis=0, dtype=np.float64))
 
 
 def _projected_gram(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
