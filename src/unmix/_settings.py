@@ -93,14 +93,14 @@ def set_verbosity(level: int | str) -> None:
 
 def progress(items: Iterable[T], *, total: int | None = None, desc: str = "") -> Iterable[T]:
     """Wrap `items` in the one progress bar: remaining time, late to appear, silent when not wanted."""
-    if settings.progress is False:
+    if not (_is_watched() if settings.progress is None else settings.progress):
         return items
     from tqdm import tqdm
 
-    disable = None if settings.progress is None and not _in_notebook() else False
-    return tqdm(items, total=total, desc=desc, delay=settings.progress_delay, disable=disable, leave=False)
+    return tqdm(items, total=total, desc=desc, delay=settings.progress_delay, leave=False)
 
 
-def _in_notebook() -> bool:
-    """Say whether standard error is a notebook's, which is read by somebody although it is no terminal."""
-    return type(sys.stderr).__module__.startswith("ipykernel")
+def _is_watched() -> bool:
+    """Say whether standard error is a terminal, or a notebook's, which is read by somebody although it is none."""
+    isatty = getattr(sys.stderr, "isatty", None)
+    return type(sys.stderr).__module__.startswith("ipykernel") or (isatty is not None and isatty())

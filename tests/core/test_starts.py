@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from unmix.core._nmf_kernels import aligned, hals
+from unmix.core._hals_kernels import ahead, hals, improved_rows
+from unmix.core._nmf_kernels import aligned, padded
 from unmix.core.factorization import Walk, nmf
 from unmix.core.kl import nmf_kl
 from unmix.core.simplex import nnls, nnls_kkt
@@ -56,3 +57,21 @@ def test_sweeps_converge_to_the_exact_solution_row_by_row(dtype):
     np.testing.assert_allclose(ridged, exact, atol=1e-3 if dtype == np.float32 else 1e-8)
     alone = hals(B[5:6], np.ones_like(B[5:6]), G, 7)
     assert alone.tobytes() == hals(B, np.ones_like(B), G, 7)[5:6].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [5, 16, 21])
+@pytest.mark.parametrize("l1, beta", [(0.0, 0.0), (0.3, 0.5)])
+def test_one_reading_of_rows_does_what_its_parts_do(counts, dtype, k, l1, beta):
+    r = np.random.default_rng(1)
+    W, last, H = (padded(r.random((n, k)), dtype) for n in (400, 400, 120))
+    G = (H.T @ H)[:k, :k]
+    new, Y, XtY, square = improved_rows(sparse.csr_array(counts), W, last, H, G, l1, beta, 3)
+    B = (counts @ H).astype(dtype)
+    exact = hals(B - dtype(l1), W, G, 3)
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == np.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    np.testing.assert_allclose(new, exact, **close)
+    np.testing.assert_allclose(Y, ahead(exact, last, beta), **close)
+    np.testing.assert_allclose(XtY, counts.T @ Y, **close)
+    np.testing.assert_allclose(square, ((new[:, :k] @ G - 2 * B[:, :k]) * new[:, :k]).sum(), rtol=1e-4)
+    assert new[:, k:].max(initial=0.0) == 0

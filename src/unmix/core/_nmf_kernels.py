@@ -1,4 +1,4 @@
-"""Compiled inner loops of the factorisations: products of CSR rows with thin dense matrices, and HALS sweeps.
+"""Compiled products of CSR rows with thin dense matrices.
 
 A thin matrix is stored row by row (one row per observation or per variable) with its k columns padded by zeros to a
 multiple of 8 (:func:`padded`), so that a row is a few vector registers. numba does not vectorise loops of such a short,
@@ -19,7 +19,6 @@ LANES = 8
 WIDE = 16
 CHAINS = 4
 """Sums that run side by side, so that an addition need not wait for the one before."""
-TILE = 128
 CACHE_LINE = 64
 _INT = ir.IntType(64)
 
@@ -168,36 +167,6 @@ def _make_scatter(width: int) -> Any:
 
 
 @intrinsic
-def _residual(typing, B, W, G, c, r, g):  # type: ignore[no-untyped-def]
-    """g[r : r + n] = B[c, r : r + n] - sum_i G[c, i] * W[i, r : r + n] for n = CHAINS * WIDE rows, kept in registers."""
-    signature = types.void(B, W, G, c, r, g)
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        b, w, gram, c, r, out = _open(context, builder, sig, args)
-        vector = ir.VectorType(context.get_value_type(sig.args[0].dtype), WIDE)
-        align = sig.args[0].dtype.bitwidth // 8
-        k, rows = builder.extract_value(w.shape, 0), builder.extract_value(w.shape, 1)
-
-        def at(array: Any, i: Any, chain: int) -> Any:
-            place = builder.add(builder.add(builder.mul(i, rows), r), ir.Constant(_INT, chain * WIDE))
-            return _vector_at(builder, array, place, vector)
-
-        totals = [cgutils.alloca_once(builder, vector) for _ in range(CHAINS)]
-        for chain, total in enumerate(totals):
-            builder.store(_load(builder, at(b, c, chain), align), total)
-        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), k, ir.Constant(_INT, 1), _INT) as (i, _):
-            weight = builder.load(builder.gep(gram.data, [builder.add(builder.mul(c, k), i)]))
-            minus = _splat(builder, builder.fneg(weight), vector)
-            for chain, total in enumerate(totals):
-                builder.store(_fma(builder, minus, _load(builder, at(w, i, chain), align), builder.load(total)), total)
-        for chain, total in enumerate(totals):
-            _store(builder, builder.load(total), at(out, ir.Constant(_INT, 0), chain), align)
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@intrinsic
 def _dot(typing, A, a, B, b, length):  # type: ignore[no-untyped-def]
     """Return <A.flat[a : a + length], B.flat[b : b + length]>, `length` being a multiple of 8."""
     signature = A.dtype(A, a, B, b, length)
@@ -295,98 +264,3 @@ def transpose_times(block: Any, W: np.ndarray) -> np.ndarray:
     out = aligned((block.shape[1], W.shape[1]), np.float64)
     _csr_transpose_times(block.indptr, block.indices, block.data.astype(W.dtype, copy=False), W, out)
     return out
-
-
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _sweep_tile(B, W, G, own, scale, sweeps, g):  # type: ignore[no-untyped-def]
-    """Coordinate descent on `TILE` rows at once; B, W of shape (K, TILE), K a multiple of 8."""
-    for _ in range(sweeps):
-        for c in range(G.shape[0]):
-            if G[c, c] + scale[c] <= 0:
-                continue
-            for r in range(0, TILE, CHAINS * WIDE):
-                _residual(B, W, G, np.int64(c), np.int64(r), g)  # type: ignore[call-arg]
-            _step(W[c], g, G[c, c], own, scale[c])
-
-
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _step(w, g, diagonal, own, scale):  # type: ignore[no-untyped-def]
-    """Move one coordinate of every row to its minimum, not below zero."""
-    if scale == 0:
-        inverse = 1 / diagonal
-        for r in range(TILE):
-            w[r] = max(w[r] * 0, w[r] + g[r] * inverse)
-        return
-    for r in range(TILE):
-        ridge = own[r] * scale
-        curvature = diagonal + ridge
-        w[r] = max(w[r] * 0, w[r] + (g[r] - ridge * w[r]) / curvature if curvature > 0 else w[r])
-
-
-@nb.njit(cache=True, nogil=True)
-def _sweep(B, W, G, own, scale, sweeps):  # type: ignore[no-untyped-def]
-    """Improve W in place, tile by tile; a row's result does not depend on the rows beside it."""
-    K = W.shape[1]
-    Bt, Wt = np.zeros((K, TILE), B.dtype), np.zeros((K, TILE), B.dtype)
-    stiff, g = np.zeros(TILE, B.dtype), np.zeros(TILE, B.dtype)
-    for start in range(0, W.shape[0], TILE):
-        rows = min(TILE, W.shape[0] - start)
-        for r in range(rows):
-            stiff[r] = own[start + r]
-            for c in range(K):
-                Bt[c, r], Wt[c, r] = B[start + r, c], W[start + r, c]
-        _sweep_tile(Bt, Wt, G, stiff, scale, sweeps, g)
-        for r in range(rows):
-            for c in range(K):
-                W[start + r, c] = Wt[c, r]
-
-
-def hals(
-    B: np.ndarray,
-    W: np.ndarray,
-    G: np.ndarray,
-    sweeps: int,
-    *,
-    own: np.ndarray | None = None,
-    scale: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return W after sweeps of coordinate descent on `1/2 w'Gw - b'w + 1/2 own_i sum_c scale_c w_c^2` over `w >= 0`.
-
-    Parameters
-    ----------
-    B
-        Linear terms, one row per problem, (rows, K).
-    W
-        Where the descent starts, (rows, K).
-    G
-        The Gram matrix that all rows share, (k, k), k <= K.
-    sweeps
-        Passes over the k coordinates.
-    own
-        Each row's own weight of the ridge, (rows,); none by default.
-    scale
-        Each component's weight of the ridge, (k,).
-    """
-    out, dtype = padded(W, W.dtype), W.dtype
-    gram, weight = np.zeros((out.shape[1],) * 2, dtype), np.zeros(out.shape[1], dtype)
-    gram[: len(G), : len(G)] = G
-    if scale is not None:
-        weight[: len(G)] = scale
-    own = np.zeros(W.shape[0], dtype) if own is None else own.astype(dtype, copy=False)
-    _sweep(np.ascontiguousarray(B, dtype), out, gram, own, weight, sweeps)
-    return out
-
-
-def ahead(new: np.ndarray, last: np.ndarray, beta: float) -> np.ndarray:
-    """Continue the step from `last` to `new` by the fraction beta, without leaving the non-negative orthant."""
-    if not beta:
-        return new
-    out = aligned(new.shape, new.dtype)
-    _ahead(new.ravel(), np.ascontiguousarray(last).ravel(), new.dtype.type(beta), out.ravel())
-    return out
-
-
-@nb.njit(cache=True, nogil=True)
-def _ahead(new, last, beta, out):  # type: ignore[no-untyped-def]
-    for i in range(new.shape[0]):
-        out[i] = max(new[i] * 0, new[i] + beta * (new[i] - last[i]))

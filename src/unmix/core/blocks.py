@@ -35,7 +35,7 @@ BLOCK_ENTRIES = 2**23
 
 def default_block_rows(n_vars: int) -> int:
     """Return how many rows a block has by default: about `BLOCK_ENTRIES` entries, 64 to 4,096 rows."""
-    return int(np.clip(BLOCK_ENTRIES // max(n_vars, 1), 64, 4096))
+    return min(max(BLOCK_ENTRIES // max(n_vars, 1), 64), 4096)
 
 
 def as_block(rows: Any) -> Block:

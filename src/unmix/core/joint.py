@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from unmix.core._nmf_kernels import hals, padded, times
+from unmix.core._hals_kernels import hals
+from unmix.core._nmf_kernels import padded, times
 from unmix.core.blocks import Block, as_rows, is_dask, reduce_rows
 from unmix.core.factorization import SWEEPS, Walk, precision, settled, sparse_if_it_is, usages
 from unmix.core.joint_loadings import Known, Loadings, Sums, by_batch, sums_of

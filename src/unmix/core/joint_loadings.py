@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unmix.core._nmf_kernels import hals, transpose_times
+from unmix.core._hals_kernels import hals
+from unmix.core._nmf_kernels import transpose_times
 from unmix.core.blocks import Block
 from unmix.core.factorization import SWEEPS
 

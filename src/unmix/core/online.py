@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unmix.core._nmf_kernels import hals, times
+from unmix.core._hals_kernels import hals
+from unmix.core._nmf_kernels import times
 from unmix.core.blocks import Block, default_block_rows, take_rows
 from unmix.core.factorization import SWEEPS, Walk
 from unmix.core.joint_loadings import Loadings, Sums, by_batch, sums_of

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import qr
 
 from unmix.core._nmf_kernels import padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
@@ -33,6 +34,7 @@ def svd(
     *,
     center: bool = False,
     n_passes: int = 6,
+    oversampling: int = OVERSAMPLING,
     rng: "int | np.random.Generator | None" = 0,
     n_jobs: int = 1,
     block_rows: int | None = None,
@@ -53,7 +55,9 @@ def svd(
     center
         Whether to subtract the column means.
     n_passes
-        Number q of multiplications by A'A, each one pass over the rows; two more passes follow.
+        Number q of multiplications by A'A that widen the basis, each one pass over the rows; three more passes are made.
+    oversampling
+        By how much a block is wider than k.
     rng
         Seed of the start.
     n_jobs
@@ -83,17 +87,19 @@ def svd(
     walk: dict[str, Any] = {"n_jobs": n_jobs, "block_rows": block_rows, "desc": "svd"}
     sums, total = reduce_rows(_column_sums, X, **walk)
     mean = sums / n_obs if center else np.zeros(n_vars)
-    width = min(n_components + OVERSAMPLING, n_obs, n_vars)
-    K = np.linalg.qr(np.random.default_rng(rng).standard_normal((n_vars, width)))[0]
-    basis = K
-    for _ in range(n_passes):
-        if basis.shape[1] == n_vars or K.shape[1] == 0:
+    width = min(n_components + oversampling, n_obs, n_vars)
+    K = _orthonormal(np.random.default_rng(rng).standard_normal((n_vars, width)))
+    basis, products = K, []
+    for step in range(n_passes + 1):
+        AAK = reduce_rows(_normal_product, X, constants=(padded(K, dtype), mean), **walk)[:, : K.shape[1]]
+        products.append(AAK)
+        if step < n_passes and basis.shape[1] < n_vars:
+            K = _orthonormal_to(AAK, basis)
+            basis = np.hstack([basis, K])
+        if step == n_passes or basis.shape[1] == sum(p.shape[1] for p in products):
             break
-        K = reduce_rows(_normal_product, X, constants=(padded(K, dtype), mean), **walk)[:, : K.shape[1]]
-        K = _orthonormal_to(K, basis)
-        basis = np.hstack([basis, K])
-    gram = reduce_rows(_projected_gram, X, constants=(padded(basis, dtype), mean), **walk)
-    vectors = np.linalg.eigh(gram[: basis.shape[1], : basis.shape[1]])[1]
+    gram = basis.T @ np.hstack(products)
+    vectors = np.linalg.eigh(gram + gram.T)[1]
     V = _signed(basis @ vectors[:, ::-1][:, :n_components])
     US = map_rows(_centred_product, X, constants=(padded(V, dtype), mean), **walk)[:, :n_components]
     S = np.linalg.norm(US, axis=0)
@@ -125,19 +131,16 @@ def _normal_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray
     return transpose_times(block, AK) - np.outer(mean, AK.sum(axis=0, dtype=np.float64))
 
 
-def _projected_gram(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return this block's part of (A K)'(A K)."""
-    AK = _centred_product(block, K, mean).astype(np.float64, copy=False)
-    return AK.T @ AK
+def _orthonormal(K: np.ndarray) -> np.ndarray:
+    return qr(K, mode="economic", check_finite=False)[0]
 
 
 def _orthonormal_to(K: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Return an orthonormal basis of what K adds to `basis`; no column where it adds nothing."""
-    rest = K - basis @ (basis.T @ K)
-    Q, R = np.linalg.qr(rest)
+    Q, R = qr(K - basis @ (basis.T @ K), mode="economic", check_finite=False)
     turn, sizes, _ = np.linalg.svd(R)
     vectors = Q @ turn[:, sizes > 1e-10 * np.linalg.norm(K)]
-    return np.linalg.qr(vectors - basis @ (basis.T @ vectors))[0]
+    return _orthonormal(vectors - basis @ (basis.T @ vectors))
 
 
 def _signed(V: np.ndarray) -> np.ndarray:

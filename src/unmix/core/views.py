@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from unmix.core._hals_kernels import hals
 from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
-from unmix.core._nmf_kernels import hals, padded, times, transpose_times
+from unmix.core._nmf_kernels import padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows, row_slices, stream_rows
 from unmix.core.factorization import SWEEPS, Walk, settled, usages
 from unmix.core.momentum import Momentum
