@@ -1,8 +1,8 @@
-"""Factorisations beside scikit-learn and cNMF, in one process on one thread.
+"""Factorisations beside scikit-learn, cNMF, pyliger and nmf-torch, in one process on one thread; ends with a table.
 
-Run `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/factorization.py [nmf] [real] [kl] [metagenes] [facs]
-[large]`. CPU seconds; "real", "metagenes" and "facs" need `../shared/data`, the last two also run cNMF 1.7.1 where it is
-installed; "large" writes 1.2 GB to the temporary folder and removes it.
+Run `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/factorization.py [seed] [nmf] [real] [kl] [metagenes]
+[joint] [large] [facs]`. CPU seconds; "real", "metagenes" and "facs" need `../shared/data`; cNMF 1.7.1, pyliger 0.2.4 and
+nmf-torch 0.1.1 are run where they are installed; "large" writes 1.2 GB to the temporary folder and removes it.
 """
 
 import contextlib
@@ -27,9 +27,11 @@ from sklearn.decomposition import non_negative_factorization
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 import unmix as um
+from unmix.core.als import als
 from unmix.core.factorization import Walk, nmf
 from unmix.core.kl import nmf_kl
 from unmix.core.starts import Start, random_start
+from unmix.core.svd import svd
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 K = 15
@@ -102,7 +104,10 @@ def to_level(run, losses, level):
 
 
 def in_turn(groups, repeats=5):
-    """Print the CPU seconds of every group of runs, the median of its runs' medians; all take turns, load hits all."""
+    """Print the CPU seconds of every group of runs, the median of its runs' medians; return by how much the first wins.
+
+    All take turns, so that the load of the machine hits all.
+    """
     runs = [run for group in groups.values() for run in group if run is not None]
     for run in runs:
         run()
@@ -117,10 +122,12 @@ def in_turn(groups, repeats=5):
         times = [next(medians) for run in group if run is not None]
         typical.append(float(np.median(times)) if times else np.nan)
         print(f"  {name}: {typical[-1]:.3f} s, median of the starts that reach it ({len(times)} of {len(group)})")
-    print("  ratios " + ", ".join(f"{peer / typical[0]:.1f}" for peer in typical[1:]), flush=True)
+    ratios = [peer / typical[0] for peer in typical[1:]]
+    print("  ratios " + ", ".join(f"{ratio:.1f}" for ratio in ratios), flush=True)
+    return [f"{ratio:.1f}x" if ratio == ratio else "the peer does not get there" for ratio in ratios]
 
 
-def compare_frobenius(name, X):
+def compare_frobenius(name, X, asked):
     """CPU seconds to within 0.1% of the best error over five starts, the making of the start included."""
     steps, tried = 200, (5, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300)
 
@@ -151,15 +158,21 @@ def compare_frobenius(name, X):
 
     level = best(same, cd)
     print(f"{name}: to within 0.1% of the best error over five random starts, {np.sqrt(2 * level):.2f}")
-    in_turn({"ours": our_runs(same, level, start=starts), "scikit-learn cd": cd_runs(level)})
+    (same_start,) = in_turn({"ours": our_runs(same, level, start=starts), "scikit-learn cd": cd_runs(level)})
     level = best(same, cd, own, [nndsvd])
     print(f"{name}: to within 0.1% of the best error over all starts, {np.sqrt(2 * level):.2f}")
     nndsvd_run = to_level(lambda n: peer(X, None, n, init="nndsvd"), nndsvd, level)
-    in_turn({
+    random, double_svd = in_turn({
         "ours, default start": our_runs(own, level, rng=range(5)),
         "scikit-learn cd, random": cd_runs(level),
         "scikit-learn cd, nndsvd": [nndsvd_run],
     })  # fmt: skip
+    work = f"NMF, {name}, 15 components, to within 0.1% of the best error"
+    return [
+        (work, "scikit-learn cd, random starts", asked, random),
+        (work, "scikit-learn cd, NNDSVD", asked, double_svd),
+        (work, "scikit-learn cd, both from the same random starts", asked, same_start),
+    ]
 
 
 def best(*traces):
@@ -172,13 +185,16 @@ def compare_kl(X, n=50):
     t = time.process_time()
     W, H = peer(X, start, n, solver="mu", beta_loss="kullback-leibler")
     theirs = time.process_time() - t
-    level = kl(X, W, H)
+    level, rows = kl(X, W, H), []
     for name, begin in (("same start", start), ("default start", "auto")):
         trace = nmf_kl(X, K, start=begin, walk=Walk(tol=0, max_iter=n)).loss
         reached = int(np.argmax(trace <= level)) + 1
         ours = seconds(lambda: nmf_kl(X, K, start=begin, walk=Walk(tol=0, max_iter=reached)))  # noqa: B023
         print(f"KL: scikit-learn mu {n} iterations {theirs:.2f} s; ours, {name}, {reached}, {ours:.3f} s; "
-              f"ratio {theirs / ours:.1f}")  # fmt: skip
+              f"ratio {theirs / ours:.1f}", flush=True)  # fmt: skip
+        work = f"NMF, loss kl, to the level of {n} iterations of the peer"
+        rows.append((work, f"scikit-learn mu, {name}", "20x", f"{theirs / ours:.1f}x"))
+    return rows
 
 
 def counts_of(name):
@@ -229,10 +245,15 @@ def compare_metagenes(k=10, n_runs=100):
     print(f"metagenes, pbmc3k, {n_runs} runs of {k}: ours {own:.1f} s")
     if importlib.util.find_spec("cnmf") is None:
         print("  cNMF is not installed (pip install cnmf==1.7.1)")
-        return
+        return []
     theirs, _, peer = cnmf(adata, k, n_runs)
     cosine = matched_cosine(ours, theirs)
-    print(f"  cNMF {peer:.1f} s, ratio {peer / own:.1f}; matched cosine of spectra, least {cosine.min():.4f}")
+    print(
+        f"  cNMF {peer:.1f} s, ratio {peer / own:.1f}; matched cosine of spectra, least {cosine.min():.4f}", flush=True
+    )
+    work = f"metagenes, pbmc3k, {n_runs} runs of {k}, end to end"
+    found = f"{peer / own:.1f}x, least cosine {cosine.min():.4f}"
+    return [(work, "cNMF 1.7.1, one worker", "10x, cosine above 0.99", found)]
 
 
 def unit_variance(X):
@@ -282,7 +303,11 @@ def large(folder, n_obs=1_000_000, pool=50_000):
         done = subprocess.run(
             [sys.executable, __file__, "child", str(path)], check=True, capture_output=True, text=True
         )
-    print(f"{n_obs:,} x 2,000 from disk, {block.nnz / np.prod(block.shape):.0%} dense: {done.stdout.strip()}")
+    took, peak = map(float, done.stdout.split())
+    print(f"{n_obs:,} x 2,000 from disk, {block.nnz / np.prod(block.shape):.0%} dense, rank 20, 2 threads: "
+          f"{took:.1f} s a pass, peak memory {peak:.2f} GiB", flush=True)  # fmt: skip
+    work = f"NMF, {n_obs:,} x 2,000 from disk, rank 20, 2 threads"
+    return [(work, "-", "a pass under 60 s, under 3 GiB", f"{took:.1f} s, {peak:.2f} GiB")]
 
 
 def large_child(path, passes=3):
@@ -292,7 +317,36 @@ def large_child(path, passes=3):
     nmf(X, 20, start=start, walk=Walk(n_jobs=2, tol=0, max_iter=passes))
     took = (time.perf_counter() - t) / (passes + 1)  # one pass more for the sums
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"rank 20, 2 threads: {took:.1f} s a pass, peak memory {peak:.2f} GiB")
+    print(took, peak)
+
+
+def show_seed():
+    """Recover the seed matrix at rank 2, complete it from its first row and column, and a random matrix from 60% of it."""
+    R = np.outer([3, 1, 4, 2, 3], [1, 1, 0, 1.0]) + np.outer([1, 3, 2, 1, 2], [1, 1, 4, 1.0])
+    first, tight = np.zeros(R.shape, bool), Walk(tol=1e-10, max_iter=3000)
+    first[0] = first[:, 0] = True
+
+    def error(U, V, X=R, at=True):
+        return np.abs(U @ V - X)[np.broadcast_to(at, X.shape)].max()
+
+    found, least, solution = svd(R, 2), als(R, 2), nmf(R, 2, walk=tight)
+    print(f"seed matrix at rank 2, largest error (1e-6 asked): svd {error(found.U * found.S, found.V.T):.0e}, "
+          f"als {error(least.W, least.H):.0e}, nmf {error(solution.W, solution.H):.0e}")  # fmt: skip
+    one = als(R, 1, mask=first, walk=tight)
+    two = als(R, 2, mask=first, walk=tight)
+    print(f"from its first row and column (1e-6 asked): these at rank 2 {error(two.W, two.H, at=first):.0e}; "
+          f"R[i,0] R[0,j] / R[0,0] at rank 1 {error(one.W, one.H, np.outer(R[:, 0], R[0]) / R[0, 0]):.0e}")  # fmt: skip
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 40))
+    seen = rng.random(X.shape) > 0.4
+    fit = als(np.where(seen, X, np.nan), 3, mask=seen, walk=Walk(tol=1e-8, max_iter=1500))
+    print(f"60 x 40 of rank 3, 40% masked (1e-3 asked): the masked entries {error(fit.W, fit.H, X, ~seen):.0e}")
+
+
+def print_table(rows):
+    print("\n| work | against | at least | found |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
 
 
 def main():
@@ -300,21 +354,30 @@ def main():
     if sys.argv[1:2] == ["child"]:
         large_child(sys.argv[2])
         return
-    wanted = sys.argv[1:] or ["nmf", "real", "kl", "metagenes", "facs"]
+    wanted = sys.argv[1:] or ["seed", "nmf", "real", "kl", "metagenes", "joint", "large", "facs"]
     counts = synthetic() if {"nmf", "kl"} & set(wanted) else None
+    rows = []
+    if "seed" in wanted:
+        show_seed()
     if "nmf" in wanted:
-        compare_frobenius("synthetic 10,000 x 2,000", lognormal(counts))
+        rows += compare_frobenius("synthetic 10,000 x 2,000, 10% dense", lognormal(counts), "5x")
     if "real" in wanted:
-        compare_frobenius("pbmc3k, 2,000 genes", pbmc())
+        rows += compare_frobenius("pbmc3k, 2,000 genes", pbmc(), "10x")
     if "kl" in wanted:
-        compare_kl(counts)
+        rows += compare_kl(counts)
     if "metagenes" in wanted:
         for k in (10, 7):
-            compare_metagenes(k)
+            rows += compare_metagenes(k)
+    if "joint" in wanted:
+        import joint
+
+        rows += joint.speed()
+    if "large" in wanted:
+        rows += large(None)
     if "facs" in wanted:
         show_facs()
-    if "large" in wanted:
-        large(None)
+    if rows:
+        print_table(rows)
 
 
 if __name__ == "__main__":
