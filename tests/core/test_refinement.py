@@ -2,9 +2,18 @@
 
 import numpy as np
 from scipy import sparse
+from scipy.stats import multivariate_normal
 
 from unmix.core.markers import Markers
-from unmix.core.refinement import Thresholds, _background, refine_sets, scale_activities, set_activities
+from unmix.core.refinement import (
+    EVENNESS,
+    Thresholds,
+    _background,
+    _likeliest_ridge,
+    refine_sets,
+    scale_activities,
+    set_activities,
+)
 
 
 def statistics(genes: int, groups: int) -> Markers:
@@ -64,3 +73,31 @@ def test_sets_gain_free_markers_and_lose_falling_genes():
     refined = refine_sets(sets, markers, np.array([0, -1]), Thresholds())
     assert np.flatnonzero(refined[:, 0]).tolist() == [0, 1, 6]
     np.testing.assert_array_equal(refined[:, 1], sets[:, 1])
+
+
+def test_the_pull_to_equal_scales_is_the_likeliest():
+    """The marginal law of what rows miss, evaluated as a multivariate normal one, has its largest density there."""
+    rng = np.random.default_rng(0)
+    A = rng.gamma(1.0, 1.0, (60, 4))
+    n, missing = len(A), 1.0 - A.mean(axis=1)
+
+    def log_density(ridge):
+        C = np.eye(n) + A @ A.T / ridge
+        s = missing @ np.linalg.solve(C, missing) / n
+        return multivariate_normal(cov=s * C).logpdf(missing)
+
+    best = max(n * EVENNESS, key=log_density)
+    np.testing.assert_allclose(_likeliest_ridge(A, A.T @ A), best)
+
+
+def test_unequal_scales_are_found_where_rows_tell_them_and_equal_ones_where_they_do_not():
+    rng = np.random.default_rng(1)
+    truth = rng.dirichlet(np.full(3, 0.5), 300)
+    scales = np.array([0.7, 0.2, 0.1])
+    np.testing.assert_allclose(
+        scale_activities(truth / scales) / (truth / scales), np.tile(scales, (300, 1)), rtol=0.02
+    )
+    noise = 1.0 + rng.normal(size=(300, 3))
+    assert _likeliest_ridge(noise, noise.T @ noise) > 100 * _likeliest_ridge(
+        truth / scales, (truth / scales).T @ (truth / scales)
+    )

@@ -6,7 +6,14 @@ from scipy import sparse
 from scipy.special import psi
 
 from unmix.core import set_model
-from unmix.core.set_model import SetModel, choose_set_model, fit_set_model, held_out_likelihood, set_shares
+from unmix.core.set_model import (
+    SetModel,
+    choose_set_model,
+    fit_set_model,
+    held_out_likelihood,
+    regress_profiles,
+    set_shares,
+)
 
 
 def tissue(alpha: float, depth: float, n: int = 300, seed: int = 0):
@@ -72,13 +79,37 @@ def test_rounds_mend_noisy_estimates():
     assert np.sqrt(((shares - truth) ** 2).mean()) < 0.04
 
 
-def test_held_out_likelihood_is_that_of_poisson_counts():
+def test_held_out_likelihood_is_that_of_poisson_counts_weighted_by_gene():
     Y, S, truth, totals = tissue(0.5, 300, n=50)
     model = SetModel(S, np.ones(40), 0.5)
     a, b = np.arange(0, 40, 2), np.arange(1, 40, 2)
     parts = [(sparse.csr_array(Y[:, g]), g) for g in (a, b)]
-    expected = 0.0
+    expected, omega = 0.0, np.random.default_rng(3).uniform(0.1, 1, 40)
     for (X, g), other in zip(parts, (b, a), strict=True):
         mu = (set_shares(X, totals, model.of(g)) * totals[:, None]) @ S[:, other]
-        expected += (Y[:, other] * np.log(mu) - mu).sum()
-    np.testing.assert_allclose(held_out_likelihood(*parts, totals, model), expected)
+        expected += ((Y[:, other] * np.log(mu) - mu) * omega[other]).sum()
+    np.testing.assert_allclose(held_out_likelihood(*parts, totals, model, omega), expected)
+
+
+def test_regression_on_the_truth_has_the_best_profiles_and_the_dispersion_of_the_rest(monkeypatch):
+    """At the likeliest S every gene's score is zero where S > 0; a gene in bursts counts for less."""
+    monkeypatch.setattr(set_model, "REGRESSION_STEPS", 3000)
+    monkeypatch.setattr(set_model, "PRIOR_COUNTS", 1e-9)
+    Y, S, truth, totals = tissue(0.5, 2000)
+    Y[:, 7] *= 5
+    model = regress_profiles(Y, totals, truth)
+    theta = np.maximum(truth, 1e-3)
+    theta *= (totals / theta.sum(axis=1))[:, None]
+    score = theta.T @ (Y / (theta @ model.S)) / theta.sum(axis=0)[:, None]
+    np.testing.assert_allclose(score[model.S > 1e-4], 1, atol=1e-3)
+    assert (score < 1 + 1e-3).all()
+    assert model.omega[7] < 0.3 < 0.7 < np.median(model.omega)
+
+
+def test_no_profile_is_zero_where_the_tissue_has_the_gene():
+    """A type that the estimates rule out of a gene may still come to express it."""
+    Y, S, truth, totals = tissue(0.5, 300)
+    Y[:, 3] = 0
+    found = fit_set_model(sparse.csr_array(Y), totals, np.eye(4)[truth.argmax(axis=1)], 0.3)
+    assert (found.S[:, 3] < 1e-20).all()
+    assert (np.delete(found.S, 3, axis=1) > 0).all()

@@ -11,7 +11,8 @@ from scipy import sparse
 from unmix.core.markers import Markers
 from unmix.core.simplex import nnls
 
-EVENNESS = 0.05
+EVENNESS = 10.0 ** np.arange(-4.0, 1.01, 0.25)
+"""Candidates of the pull to equal scales, per row."""
 LOWEST_SHARE = 0.1
 N_HALVINGS = 5
 
@@ -95,8 +96,8 @@ def _background(Y: sparse.csr_array, weight: np.ndarray, rng: np.random.Generato
 def scale_activities(activities: np.ndarray) -> np.ndarray:
     """Return activities times scales that make rows add up to one; they estimate shares and may be negative.
 
-    Scales x >= 0 minimise |A x - 1|^2 with a small pull to equal ones (digital sorting, Zhong et al., BMC
-    Bioinformatics 14, 2013).
+    Scales x >= 0 minimise |A x - 1|^2 (digital sorting, Zhong et al., BMC Bioinformatics 14, 2013) with a pull to equal
+    ones, whose strength is likeliest if rows miss one by normal errors and scales vary normally about the equal one.
 
     Examples
     --------
@@ -106,7 +107,19 @@ def scale_activities(activities: np.ndarray) -> np.ndarray:
            [0. , 1. ],
            [0.5, 0.5]])
     """
-    n, T = activities.shape
-    ridge = EVENNESS * n
-    gram = activities.T @ activities + ridge * np.eye(T)
-    return activities * nnls(gram, (activities.sum(axis=0) + ridge / T)[None])[0]
+    T = activities.shape[1]
+    gram = activities.T @ activities
+    ridge = _likeliest_ridge(activities, gram)
+    return activities * nnls(gram + ridge * np.eye(T), (activities.sum(axis=0) + ridge / T)[None])[0]
+
+
+def _likeliest_ridge(A: np.ndarray, gram: np.ndarray) -> float:
+    """Return the ridge r of the largest marginal likelihood of 1 - A x0 ~ N(0, s (I + A A' / r)), x0 the equal scales."""
+    n, T = A.shape
+    missing = 1.0 - A.sum(axis=1) / T
+    values, vectors = np.linalg.eigh(gram)
+    values, explained = np.maximum(values, 0.0), (vectors.T @ (A.T @ missing)) ** 2
+    ridges = n * EVENNESS
+    residual = missing @ missing - (explained / (values + ridges[:, None])).sum(axis=1)
+    s = np.maximum(residual / n, np.finfo(float).tiny)
+    return float(ridges[np.argmin(n * np.log(s) + np.log1p(values / ridges[:, None]).sum(axis=1))])

@@ -5,11 +5,12 @@ type k, theta_ik >= 0 the RNA of type k in row i with sum_k theta_ik = n_i, omeg
 
     y_ig ~ sum_k theta_ik S_kg,   variance = mean / omega_g,   theta_i / n_i ~ Dirichlet(alpha, ..., alpha)
 
-S is not given. It starts as the regression of genes on estimates of theta that the sets yield
+S is not given. It starts as the Poisson regression of the sets' genes on estimates of theta that the sets yield
 (:mod:`unmix.core.refinement`), and a few rounds of expectation and maximisation follow: a row's theta by variational
-Bayes given S, then S by maximum likelihood given theta. The sets enter through the start alone, and the rounds are few,
-because the likelihood itself would in the end rather tell apart other things than the types that were named. alpha is
-chosen by genes that are held out: shares from one half of the genes predict the other half.
+Bayes given S, then S by its posterior mean given theta, under a weak Gamma prior about the tissue's mean, which leaves no
+entry at zero. The sets enter through the start alone, and the rounds are few, because the likelihood itself would in the
+end rather tell apart other things than the types that were named. Other genes are regressed on the shares that come of
+it, once. alpha is chosen by genes that are held out: shares from one half of the genes predict the other half.
 """
 
 # mypy: disallow-untyped-defs=False, disable-error-code=call-arg
@@ -20,18 +21,24 @@ import numba as nb
 import numpy as np
 from scipy import sparse
 
-from unmix.core.blocks import map_reduce_rows, map_rows
-from unmix.core.scaled import cross_product
-from unmix.core.simplex import nnls
+from unmix.core.blocks import map_reduce_rows, map_rows, reduce_rows
 
 ROUNDS = 10
 STEPS = 3
+REGRESSION_STEPS = 50
 FINAL_STEPS = 200
 FINAL_TOL = 1e-4
 """Change of a row's shares, summed over the types, at which its steps end."""
-CONCENTRATIONS = (0.03, 0.1, 0.3, 1.0)
+CONCENTRATIONS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Parameters alpha of the Dirichlet law of shares to choose from: 1 is uniform, smaller ones ask for few types a row."""
-RIDGE = 1e-9
+N_HALVINGS = 5
+HELD_OUT_ROWS = 1000
+"""Random halves of the genes, and rows, by which alpha is chosen."""
+PRIOR_COUNTS = 0.1
+"""Counts that the prior of a profile's entry is worth."""
+LEAST_SHARE = 1e-3
+"""Share of a type in a first estimate below which it is raised, so that no type is ruled out."""
+TINY = 1e-200
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,18 @@ def choose_set_model(
 ) -> SetModel:
     """Fit the model with every alpha, and return the one whose shares from half of the genes predict the other half best.
 
-    Parameters are those of :func:`fit_set_model`; Y is in memory.
+    Parameters are those of :func:`fit_set_model`; Y is in memory, and its genes should not have been picked by these
+    counts: those that were go together more than they should.
     """
-    models = [fit_set_model(Y, totals, shares, alpha, n_jobs=n_jobs) for alpha in CONCENTRATIONS]
-    half = rng.permutation(Y.shape[1]) < Y.shape[1] // 2
-    one, other = ((sparse.csr_array(Y[:, np.flatnonzero(part)]), np.flatnonzero(part)) for part in (half, ~half))
-    scores = [held_out_likelihood(one, other, totals, model) for model in models]
+    start = _regressed(Y, totals, shares, n_jobs)
+    models = [_improved(Y, totals, *start, alpha, n_jobs) for alpha in CONCENTRATIONS]
+    omega = np.mean([model.omega for model in models], axis=0)
+    rows = np.sort(rng.permutation(len(totals))[:HELD_OUT_ROWS])
+    Y, totals, scores = Y[rows], totals[rows], np.zeros(len(models))
+    for _ in range(N_HALVINGS):
+        half = rng.permutation(Y.shape[1]) < Y.shape[1] // 2
+        one, other = ((sparse.csr_array(Y[:, np.flatnonzero(part)]), np.flatnonzero(part)) for part in (half, ~half))
+        scores += [held_out_likelihood(one, other, totals, model, omega) for model in models]
     return models[int(np.argmax(scores))]
 
 
@@ -75,10 +88,12 @@ def held_out_likelihood(
     hidden: tuple[sparse.csr_array, np.ndarray],
     totals: np.ndarray,
     model: SetModel,
+    omega: np.ndarray,
 ) -> float:
-    """Return the Poisson log-likelihood of the counts of some genes given shares from others, and the other way round.
+    """Return the log-likelihood of the counts of some genes given shares from others, and the other way round.
 
-    Both are pairs of counts and the positions of their genes in the model.
+    Both are pairs of counts and the positions of their genes in the model. It is Poisson's, a gene's weighted by omega,
+    so that a few genes in bursts do not decide.
     """
     total = 0.0
     for (Y, given), (Y_other, asked) in ((seen, hidden), (hidden, seen)):
@@ -86,12 +101,13 @@ def held_out_likelihood(
         S = model.S[:, asked]
         rows = np.repeat(np.arange(Y_other.shape[0]), np.diff(Y_other.indptr))
         means = np.einsum("ek,ke->e", theta[rows], S[:, Y_other.indices])
-        total += float(Y_other.data @ np.log(np.maximum(means, 1e-12)) - theta.sum(axis=0) @ S.sum(axis=1))
+        weighted = Y_other.data * omega[asked][Y_other.indices]
+        total += float(weighted @ np.log(np.maximum(means, 1e-12)) - theta.sum(axis=0) @ (S @ omega[asked]))
     return total
 
 
 def fit_set_model(Y: Any, totals: np.ndarray, shares: np.ndarray, alpha: float = 1.0, *, n_jobs: int = 1) -> SetModel:
-    """Return the profiles that rows of counts have, given estimates of the types' shares.
+    """Return the profiles that rows of counts have, given first estimates of the types' shares.
 
     Parameters
     ----------
@@ -106,18 +122,20 @@ def fit_set_model(Y: Any, totals: np.ndarray, shares: np.ndarray, alpha: float =
     n_jobs
         Threads.
     """
-    S = _regressed(Y, totals, shares, n_jobs)
-    theta = np.maximum(shares, 1e-3)
-    theta *= (totals / theta.sum(axis=1))[:, None]
+    return _improved(Y, totals, *_regressed(Y, totals, shares, n_jobs), alpha, n_jobs)
+
+
+def regress_profiles(
+    Y: Any, totals: np.ndarray, shares: np.ndarray, alpha: float = 1.0, *, n_jobs: int = 1
+) -> SetModel:
+    """Return the profiles that rows of counts have, given the types' shares, which are believed.
+
+    Parameters are those of :func:`fit_set_model`.
+    """
+    S, theta, _ = _regressed(Y, totals, shares, n_jobs)
     model = SetModel(S, np.ones(S.shape[1]), alpha)
-    for i in range(ROUNDS):
-        theta, (counts, weight, fitted, square, gram) = map_reduce_rows(
-            _round, Y, theta, totals, constants=(model, STEPS), n_jobs=n_jobs, desc="types' profiles"
-        )
-        omega = model.omega if i % 5 else _inverse_dispersion(model.S, fitted, square, gram, weight)
-        S = counts / np.maximum(weight, np.finfo(float).tiny)[:, None]
-        model = SetModel(np.ascontiguousarray(S), omega, alpha)
-    return model
+    _, (_, weight, fitted, square, gram) = _pass(Y, theta, totals, model, 0, n_jobs)
+    return replace(model, omega=_inverse_dispersion(S, fitted, square, gram, weight))
 
 
 def set_shares(Y: Any, totals: np.ndarray, model: SetModel, *, n_jobs: int = 1) -> np.ndarray:
@@ -127,11 +145,45 @@ def set_shares(Y: Any, totals: np.ndarray, model: SetModel, *, n_jobs: int = 1) 
     return shares
 
 
-def _regressed(Y: Any, totals: np.ndarray, shares: np.ndarray, n_jobs: int) -> np.ndarray:
-    """Return non-negative profiles by least squares of the rows' composition on the estimates."""
-    gram = shares.T @ shares
-    gram += RIDGE * max(np.trace(gram), np.finfo(float).tiny) * np.eye(len(gram))
-    return np.ascontiguousarray(nnls(gram, cross_product(Y, shares / totals[:, None], n_jobs=n_jobs)).T)
+def _regressed(
+    Y: Any, totals: np.ndarray, shares: np.ndarray, n_jobs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return S by Poisson regression of the counts on the estimates, theta as estimated, and the tissue's mean."""
+    theta = np.maximum(shares, LEAST_SHARE)
+    theta *= (totals / theta.sum(axis=1))[:, None]
+    mean = np.asarray(reduce_rows(_column_sums, Y, n_jobs=n_jobs, desc="types' profiles")) / max(totals.sum(), TINY)
+    model = SetModel(np.tile(mean, (theta.shape[1], 1)), np.ones(len(mean)), 1.0)
+    for _ in range(REGRESSION_STEPS):
+        theta, sums = _pass(Y, theta, totals, model, 0, n_jobs)
+        model = replace(model, S=_profiles(*sums[:2], model.omega, mean))
+    return model.S, theta, mean
+
+
+def _improved(
+    Y: Any, totals: np.ndarray, S: np.ndarray, theta: np.ndarray, mean: np.ndarray, alpha: float, n_jobs: int
+) -> SetModel:
+    """Return the model after rounds of expectation and maximisation."""
+    model = SetModel(S, np.ones(S.shape[1]), alpha)
+    for i in range(ROUNDS):
+        theta, (counts, weight, fitted, square, gram) = _pass(Y, theta, totals, model, STEPS, n_jobs)
+        omega = model.omega if i % 5 else _inverse_dispersion(model.S, fitted, square, gram, weight)
+        model = SetModel(_profiles(counts, weight, model.omega, mean), omega, alpha)
+    return model
+
+
+def _pass(Y: Any, theta: np.ndarray, totals: np.ndarray, model: SetModel, steps: int, n_jobs: int) -> Any:
+    """Return theta after some steps in every row, and what the next profiles and dispersions need."""
+    return map_reduce_rows(_round, Y, theta, totals, constants=(model, steps), n_jobs=n_jobs, desc="types' profiles")
+
+
+def _profiles(counts: np.ndarray, weight: np.ndarray, omega: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return posterior means of S: counts that a type accounts for, over its RNA, with a prior about the tissue's mean."""
+    S = (PRIOR_COUNTS + omega * counts) / (PRIOR_COUNTS / np.maximum(mean, TINY) + omega * weight[:, None])
+    return np.ascontiguousarray(S)
+
+
+def _column_sums(block):
+    return np.asarray(block.sum(axis=0)).ravel()
 
 
 def _inverse_dispersion(
@@ -139,7 +191,7 @@ def _inverse_dispersion(
 ) -> np.ndarray:
     """Return mean over variance of the genes about their fit, at most 1 (Poisson): from sums of y mu, y^2, theta theta'."""
     variance = square - 2.0 * fitted + np.einsum("kg,kl,lg->g", S, gram, S)
-    mean = np.maximum(weight @ S, 1e-200)
+    mean = np.maximum(weight @ S, TINY)
     return 1.0 / np.maximum(variance / mean, 1.0)
 
 

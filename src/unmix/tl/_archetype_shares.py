@@ -4,34 +4,53 @@ import numpy as np
 import pandas as pd
 
 from unmix.core.refinement import scale_activities, set_activities
-from unmix.core.scaled import ScaledRows
-from unmix.core.set_model import SetModel, choose_set_model, set_shares
+from unmix.core.scaled import ScaledRows, gene_moments
+from unmix.core.set_model import SetModel, choose_set_model, regress_profiles, set_shares
 from unmix.tl._archetype_input import some_rows
 from unmix.tl._archetype_sets import Matched
 
 MODEL_ROWS = 5_000
+MODEL_GENES = 500
+"""Variable genes that profiles and shares are estimated from besides those of the sets."""
+MIN_EXPRESSED = 10
 
 
 def type_shares(
     Y: ScaledRows,
     totals: np.ndarray,
     fitted: np.ndarray,
-    sets: np.ndarray,
+    given: np.ndarray,
+    refined: np.ndarray,
     rng: np.random.Generator,
     n_jobs: int,
 ) -> tuple[np.ndarray, SetModel]:
     """Return the shares of the sets' types in every row, n_obs x T, and the model that they come from.
 
-    Profiles of the sets' genes are learned from at most 5,000 rows.
+    Profiles are learned from at most 5,000 rows: those of the genes of the given sets together with the shares, and then
+    by these shares those of the genes that the refined sets have gained and of 500 variable ones. Refined sets do not
+    make the first estimates: the genes that they gain are markers of an archetype, which may hold more than one type.
     """
     rows = np.flatnonzero(fitted)
     rows = rows[some_rows(len(rows), MODEL_ROWS, rng)]
-    genes = np.flatnonzero(sets.sum(axis=1) > 0)
-    genes = genes[np.asarray(Y.take(rows).of(genes).gathered().sum(axis=0)).ravel() > 0]
-    chosen = Y.take(rows).of(genes)
-    estimates = scale_activities(set_activities(chosen.gathered(), sets[genes], rng))
-    model = choose_set_model(chosen.counts().gathered(), totals[rows], estimates, rng, n_jobs=n_jobs)
+    seen, totals_seen = Y.take(rows), totals[rows]
+    genes = np.flatnonzero(given.sum(axis=1) > 0)
+    genes = genes[np.asarray(seen.of(genes).gathered().sum(axis=0)).ravel() > 0]
+    chosen = seen.of(genes)
+    estimates = scale_activities(set_activities(chosen.gathered(), given[genes], rng))
+    counts = chosen.counts().gathered()
+    model = choose_set_model(counts, totals_seen, estimates, rng, n_jobs=n_jobs)
+    shares = set_shares(counts, totals_seen, model, n_jobs=n_jobs)
+    genes = np.unique(np.concatenate([genes, np.flatnonzero(refined.sum(axis=1) > 0), _variable_genes(seen, n_jobs)]))
+    model = regress_profiles(seen.of(genes).counts().gathered(), totals_seen, shares, model.alpha, n_jobs=n_jobs)
     return set_shares(Y.of(genes).counts(), totals, model, n_jobs=n_jobs), model
+
+
+def _variable_genes(Y: ScaledRows, n_jobs: int) -> np.ndarray:
+    """Return the most overdispersed genes among those that more than a few rows express."""
+    moments = gene_moments(Y, n_jobs=n_jobs)
+    excess = np.where(moments.expressed > MIN_EXPRESSED, moments.excess, -1.0)
+    best = np.argsort(-excess, kind="stable")[:MODEL_GENES]
+    return best[excess[best] > 0]
 
 
 def share_table(shares: np.ndarray, W: np.ndarray, matched: Matched, types: list[str], max_q: float) -> pd.DataFrame:

@@ -119,8 +119,8 @@ def starfysh_archetypes(
         W, rows on the simplex.
     `obsm[key_added + "_proportions"]` : DataFrame, n_obs x types and novel archetypes
         With `signatures`: shares of the types, and of archetypes that no gene set is active in (`novel_1`, ...). Types'
-        shares are posterior means, given profiles that the counts yield in a few rounds from the refined sets'
-        activities (:mod:`unmix.core.set_model`).
+        shares are posterior means, given profiles of the sets' and other variable genes that the counts yield from the
+        activities of the sets as given (:mod:`unmix.core.set_model`).
     `varm[key_added]` : DataFrame, n_vars x K
         Profiles of the archetypes, log-normalised.
     `obs[key_added]` : category
@@ -205,7 +205,7 @@ def starfysh_archetypes(
         options = {"assignment": assignment, "proposer": proposer, "max_q": max_q, "max_rounds": max_rounds}
         matched = match(genes, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
         entry.update(matching_entry(matched, types, names, matrix.var_names))
-        shares, model = type_shares(Y, summary.totals[rows], reduced.fitted, matched.sets, seeds[3], threads)
+        shares, model = type_shares(Y, summary.totals[rows], reduced.fitted, sets, matched.sets, seeds[3], threads)
         table = share_table(shares, W, matched, types, max_q)
         slots.obsm[key_added + keys.PROPORTIONS] = spread(table.to_numpy(), rows, adata, list(table.columns))
         entry["proportion_names"] = list(table.columns)
