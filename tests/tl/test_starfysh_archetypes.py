@@ -216,6 +216,30 @@ def test_transform_of_the_fitted_spots_gives_their_weights(fitted):
     np.testing.assert_array_equal(weights.X, again.obsm["archetypes"])
 
 
+def test_weights_of_mapped_spots_are_tabulated_and_drawn_like_the_fits(fitted):
+    spots, _, _ = fitted
+    mapped = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]], obsm={"spatial": spots.obsm["spatial"]})
+    um.tl.transform(mapped, spots, key="archetypes", key_added="other")
+    table = um.get.archetypes(mapped, key="other")
+    pd.testing.assert_frame_equal(table, um.get.archetypes(spots), rtol=0, atol=1e-6)
+    titles = [ax.get_title() for ax in um.pl.archetypes(mapped, key="other", show=False)]
+    assert titles == list(table.columns)
+    plt.close("all")
+    with pytest.raises(KeyError, match="weights alone"):
+        um.get.archetypes(mapped, key="other", what="proportions")
+
+
+def test_a_fit_is_not_overwritten_by_its_own_transform(fitted):
+    spots = fitted[0].copy()
+    with pytest.raises(ValueError, match="overwrite the fit 'archetypes'"):
+        um.tl.transform(spots, spots, key="archetypes")
+    assert spots.uns["archetypes"]["params"]["tool"] == "starfysh_archetypes"
+    mapped = um.tl.transform(spots, spots, key="archetypes", copy=True)
+    um.tl.transform(spots, spots, key="archetypes", key_added="again")
+    pd.testing.assert_frame_equal(spots.obsm["again"], mapped.obsm["archetypes"])
+    assert "anchors" in spots.uns["archetypes"]
+
+
 def test_transform_needs_no_gene_but_some(fitted):
     spots, _, _ = fitted
     fewer = ad.AnnData(spots.X[:, 10:], obs=spots.obs[[]], var=spots.var[[]].iloc[10:])

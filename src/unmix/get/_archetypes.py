@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.arguments import checked
-from unmix._adata.stored import stored_entry, stored_frame, stored_names, stored_table
+from unmix._adata.stored import mapped_table, stored_entry, stored_frame, stored_names, stored_table, tool_of
 
 TOOL = "starfysh_archetypes"
 
@@ -25,7 +25,7 @@ def archetypes(
     Parameters
     ----------
     adata
-        Object that the tool has written to.
+        Object that the tool has written to; for weights also one that :func:`unmix.tl.transform` has mapped onto archetypes.
     key
         The tool's `key_added`.
     what
@@ -39,7 +39,7 @@ def archetypes(
     Raises
     ------
     KeyError
-        If there is no such result.
+        If there is no such result, or a mapped object is asked for more than weights.
     ValueError
         If `what` is unknown.
 
@@ -51,6 +51,11 @@ def archetypes(
     >>> bool(um.get.archetypes(spots).sum(axis=1).round(6).eq(1).all())
     True
     """
+    if tool_of(adata.uns.get(key)) == "transform" and "names" in adata.uns[key]:
+        if what == "weights":
+            return mapped_table(adata, key)
+        msg = f"{key!r} was written by `tl.transform`, which stores weights alone; ask the object that was fitted for its {what}."
+        raise KeyError(msg)
     entry = stored_entry(adata, key, TOOL)
     if what == "weights":
         return stored_table(adata, key, entry["names"])

@@ -40,7 +40,7 @@ def archetypes(
     Parameters
     ----------
     adata
-        Object that :func:`unmix.tl.starfysh_archetypes` has written to.
+        Object that :func:`unmix.tl.starfysh_archetypes` has written to, or :func:`unmix.tl.transform` mapped onto archetypes.
     key
         The tool's `key_added`.
     proportions

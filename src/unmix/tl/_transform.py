@@ -62,7 +62,7 @@ def transform(
         For autoencoders with batches: take all observations to be of this batch of the fit; `None` for the column of
         `obs` of the same name.
     key_added
-        Name of the slots; `None` for `key`.
+        Name of the slots; `None` for `key`. The object that was fitted itself needs another name than `key`.
     n_jobs
         Threads; `None` for the setting.
     copy
@@ -86,7 +86,7 @@ def transform(
     KeyError
         If nothing was fitted under this key, or it cannot predict a modality of this name.
     ValueError
-        If no gene is shared, or the matrix is not of the kind that was fitted.
+        If no gene is shared, the matrix is not of the kind that was fitted, or the fit itself would be overwritten.
 
     Examples
     --------
@@ -106,6 +106,9 @@ def transform(
     module, name = TRANSFORMS[source].split(":")
     project: Callable[..., Any] = getattr(import_module(module), name)
     given, wanted = key_added or key, [predict] if isinstance(predict, str) else list(predict or [])
+    if adata is fitted and given == key and not copy:
+        msg = f"this would overwrite the fit {key!r} that it maps onto: give `key_added` another name, or copy=True."
+        raise ValueError(msg)
     check_predictable(fitted, key, wanted)
     if batch is not None and source not in ("autoencoder", "zinb_ae"):
         msg = f"`batch` is for autoencoders; {key!r} was fitted by `tl.{source}`."
