@@ -28,6 +28,7 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 import unmix as um
 from unmix.core.als import als
+from unmix.core.consensus import fano_genes, gene_moments
 from unmix.core.factorization import Walk, nmf
 from unmix.core.kl import nmf_kl
 from unmix.core.starts import Start, random_start
@@ -270,6 +271,7 @@ def show_facs(k=10, n_runs=100):
     adata = counts_of("pbmc_facs")
     truth = adata.obs["facs_population"].astype(str).to_numpy()
     found = {"metagenes, loss kl": metagenes(adata, k, n_runs // 5, loss="kl")[1]}
+    found["metagenes, unit poisson"] = metagenes(adata, k, n_runs, unit="poisson")[1]
     found["metagenes"] = metagenes(adata, k, n_runs)[1]
     X = lognormal(sparse.csr_matrix(adata.X))[:, adata.var_names.isin(adata.uns["metagenes"]["genes"])]
     found["scikit-learn, logs"] = non_negative_factorization(X, n_components=k, init="nndsvd", max_iter=500)[0]
@@ -286,6 +288,41 @@ def show_facs(k=10, n_runs=100):
     print("area under the ROC curve of the best factor per population")
     print(pd.DataFrame(best).round(3).to_string())
     print(adata.uns["metagenes"]["top_genes"].head(8).to_string())
+
+
+def show_units(ranks=(6, 10)):
+    """Print what predicts the other half of the molecules best: counts divided by one spread or the other, or loss kl.
+
+    Each molecule is in one half or the other by chance; what is printed is by how much the Poisson log-likelihood per
+    count of the half held out exceeds that under independence of cells and genes.
+    """
+
+    def likelihood(X, rate):
+        rate = np.maximum(rate, 1e-6)
+        return (np.asarray(X.multiply(np.log(rate)).sum()) - rate.sum()) / X.sum()
+
+    for name in ("pbmc3k", "pbmc_facs"):
+        X = sparse.csr_matrix(counts_of(name).X)
+        per_million = 1e6 / np.asarray(X.sum(axis=1)).ravel()
+        X = sparse.csr_matrix(X[:, fano_genes(*gene_moments(X, per_million), 2000)])
+        half = X.copy()
+        half.data = np.random.default_rng(0).binomial(X.data.astype(int), 0.5).astype(np.float32)
+        other = sparse.csr_matrix(X - half)
+        half.eliminate_zeros()
+        mean, variance = gene_moments(half, np.ones(half.shape[0]))
+        plain = likelihood(other, np.outer(half.sum(axis=1), half.sum(axis=0)) / half.sum())
+        for unit, size in {
+            "variance": np.sqrt(variance),
+            "poisson": np.sqrt(mean),
+            "loss kl": np.ones_like(mean),
+        }.items():
+            size = np.where(size > 0, size, 1)
+            Y, fit = sparse.csr_matrix(half @ sparse.diags((1 / size).astype(np.float32))), []
+            for k in ranks:
+                found = (nmf_kl if unit == "loss kl" else nmf)(Y, k)
+                fit.append(likelihood(other, found.W @ found.H * size) - plain)
+            gains = ", ".join(f"{gain:.4f} with {k}" for gain, k in zip(fit, ranks, strict=True))
+            print(f"{name}, {unit}: log-likelihood per count of the other half {gains} components", flush=True)
 
 
 def large(folder, n_obs=1_000_000, pool=50_000):
@@ -375,6 +412,7 @@ def main():
     if "large" in wanted:
         rows += large(None)
     if "facs" in wanted:
+        show_units()
         show_facs()
     if rows:
         print_table(rows)

@@ -52,6 +52,22 @@ def test_programs_of_a_sample_are_refitted_on_all_cells(planted, batch_key):
     assert len(set(names)) == len(names) <= 150
 
 
+def test_counts_may_be_divided_by_the_spread_of_counting_noise(planted):
+    found = {}
+    for unit in ("variance", "poisson"):
+        adata = AnnData(planted.X, obs=planted.obs[[]], var=planted.var)
+        um.tl.metagenes(adata, 3, n_runs=10, n_top_genes=100, unit=unit)
+        assert matched(adata.varm["metagenes"], planted.varm["truth"]).max(axis=0).min() > 0.98
+        new = um.tl.transform(AnnData(planted.X, var=planted.var), adata, key="metagenes", copy=True)
+        np.testing.assert_allclose(new.obsm["X_metagenes"], adata.obsm["X_metagenes"], atol=1e-5)
+        found[unit] = adata.uns["metagenes"]["scale"]
+    used = (found["poisson"] > 0) & (found["variance"] > 0)
+    total = np.maximum(np.asarray(planted.X.sum(axis=1)).ravel(), 1)
+    mean = np.asarray((sparse.csr_array(planted.X) / total[:, None]).mean(axis=0)).ravel()
+    ratio = found["poisson"][used] ** 2 * mean[used]
+    np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-4)
+
+
 def test_top_genes_mark_their_program(planted):
     top = planted.uns["metagenes"]["top_genes"]
     profile = planted.varm["truth"] / planted.varm["truth"].sum(axis=1, keepdims=True)
@@ -138,6 +154,8 @@ def test_gene_sets_name_their_program_and_the_consensus_is_stored(planted):
 def test_refusals(planted):
     with pytest.raises(ValueError, match="`n_components` must be"):
         um.tl.metagenes(planted, 0)
+    with pytest.raises(ValueError, match="`unit` must be one of"):
+        um.tl.metagenes(planted, 2, unit="nope")
     with pytest.raises(ValueError, match="`n_runs`"):
         um.tl.metagenes(planted, 2, n_runs=1)
     with pytest.raises(KeyError, match="do not exist"):

@@ -117,7 +117,7 @@ def nndsvd_start(
     array([[3., 0.],
            [6., 0.]])
     """
-    triplets = svd(X, k, n_passes=2, oversampling=LANES - k % LANES, rng=rng, n_jobs=n_jobs, dtype=dtype)
+    triplets = svd(X, k, n_passes=4, oversampling=LANES - k % LANES, rng=rng, n_jobs=n_jobs, dtype=dtype)
     start = nndsvd(triplets)
     if not fill:
         return start

@@ -23,10 +23,13 @@ from unmix.tl._programs import (
     consensus_at,
     consensus_slot,
     enriched,
+    gene_scale,
     prepare,
     refit,
-    unit_variance,
+    scaled,
 )
+
+UNITS = ("variance", "poisson")
 
 
 @tool
@@ -38,6 +41,7 @@ def metagenes(
     n_top_genes: int = 2000,
     genes: Sequence[str] | None = None,
     loss: Literal["frobenius", "kl"] = "frobenius",
+    unit: Literal["variance", "poisson"] = "variance",
     batch_key: str | None = None,
     max_distance: float = 0.5,
     neighbourhood: float = 0.3,
@@ -55,9 +59,9 @@ def metagenes(
 ) -> Slots:
     """Gene programs by consensus NMF: many random starts, clustered spectra, medians, refits.
 
-    Counts of overdispersed genes, each divided by its standard deviation, are factorised `n_runs` times. Spectra that
-    recur are clustered and their medians taken; usages and the spectra of all genes, per million transcripts, are then
-    refitted by exact non-negative least squares.
+    Counts of overdispersed genes, each divided by its standard deviation (see `unit`), are factorised `n_runs` times.
+    Spectra that recur are clustered and their medians taken; usages and the spectra of all genes, per million
+    transcripts, are then refitted by exact non-negative least squares.
 
     Parameters
     ----------
@@ -74,6 +78,9 @@ def metagenes(
         The genes to factorise, instead.
     loss
         `"frobenius"` or `"kl"`.
+    unit
+        By what a gene's counts are divided: `"variance"`, their standard deviation, as cNMF does; `"poisson"`, the root
+        of their mean, the part of it that is counting noise. Genes that vary by more than noise then count for more.
     batch_key
         Column of `obs` with the batch. Genes are then chosen by their variance within batches, and counts are divided
         by a factor per gene and batch: what the batch has of the gene over what the programs of its cells expect.
@@ -151,6 +158,9 @@ def metagenes(
     5
     """
     ranks = check_ranks(n_components, n_runs)
+    if unit not in UNITS:
+        msg = f"`unit` must be one of {list(UNITS)}, got {unit!r}."
+        raise ValueError(msg)
     threads = settings.threads(n_jobs)
     matrix = read_matrix(adata, layer)
     codes = batch_codes(adata, batch_key)
@@ -158,9 +168,12 @@ def metagenes(
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
-    data = prepare(matrix, summary, genes, n_top_genes, max(ranks, default=1), codes, max_cells, rng, threads)
+    data = prepare(matrix, summary, genes, n_top_genes, max(ranks, default=1), codes, max_cells, unit, rng, threads)
     quick = Walk(n_jobs=threads, tol=1e-3, max_iter=60)
-    curve = None if ranks else choose_rank(unit_variance(data.counts), loss=loss, rng=rng, walk=quick)
+    curve = None
+    if not ranks:
+        X = scaled(data.counts, gene_scale(data.counts, unit))
+        curve = choose_rank(X, loss=loss, rng=rng, walk=quick)
     plan = Replication(n_runs, loss, max_distance, neighbourhood, walk, rng, checkpoint)
     found = {k: consensus_at(data, k, plan) for k in ranks or [curve.chosen]}  # type: ignore[union-attr]
     table = pd.DataFrame([f.stability for f in found.values()])

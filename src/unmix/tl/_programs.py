@@ -43,8 +43,10 @@ class Prepared:
     columns: np.ndarray
     per_million: np.ndarray
     """What each row is multiplied by, (n_obs,)."""
-    tpm_sd: np.ndarray
-    """Standard deviations of transcripts per million, (n_vars,)."""
+    tpm_scale: np.ndarray
+    """What transcripts per million are divided by, (n_vars,)."""
+    unit: str
+    """What counts are divided by: `"variance"` (its root), or `"poisson"`, the root of the mean."""
 
 
 def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
@@ -77,6 +79,7 @@ def prepare(
     most: int,
     codes: np.ndarray | None,
     max_cells: int | None,
+    unit: str,
     rng: Any,
     threads: int,
 ) -> Prepared:
@@ -98,7 +101,8 @@ def prepare(
         have = f"only {len(columns)} genes vary and {len(rows)} cells have counts of them"
         msg = f"`n_components` asks for {most} programs, but {have}."
         raise ValueError(msg)
-    return Prepared(held, rows, codes, columns, per_million, _sample_sd(variance, matrix.X.shape[0]))
+    scale = np.sqrt(mean) if unit == "poisson" else _sample_sd(variance, matrix.X.shape[0])
+    return Prepared(held, rows, codes, columns, per_million, scale, unit)
 
 
 def sampled_rows(able: np.ndarray, most: int | None, rng: Any) -> np.ndarray:
@@ -127,7 +131,7 @@ def _counts_at(block: Block, wanted: np.ndarray, columns: np.ndarray) -> sparse.
 
 
 def scaled_counts(data: Prepared, k: int, walk: Walk, rng: Any) -> tuple[sparse.csr_array, np.ndarray]:
-    """Return what k programs are fitted to: counts of unit variance, with batches freed of their gene factors.
+    """Return what k programs are fitted to: scaled counts, with batches freed of their gene factors.
 
     Also by what counts were multiplied, for every batch, (n_batches, n_genes); a batch that is not in the sample has no
     factors.
@@ -138,14 +142,20 @@ def scaled_counts(data: Prepared, k: int, walk: Walk, rng: Any) -> tuple[sparse.
         factors = np.ones((int(data.codes.max()) + 1, counts.shape[1]))
         factors[present] = gene_factors(counts, codes, k, walk=walk, rng=rng)
         counts = divided(counts, data.codes[data.rows], factors)
-    sd = _sample_sd(gene_moments(counts, np.ones(counts.shape[0]))[1], counts.shape[0])
-    return unit_variance(counts), 1 / (factors * np.where(sd > 0, sd, 1))
+    size = gene_scale(counts, data.unit)
+    return scaled(counts, size), 1 / (factors * size)
 
 
-def unit_variance(X: sparse.csr_array) -> sparse.csr_array:
-    """Return X with its columns divided by their standard deviations."""
-    sd = _sample_sd(gene_moments(X, np.ones(X.shape[0]))[1], X.shape[0])
-    return sparse.csr_array(X @ sparse.diags_array(1 / np.where(sd > 0, sd, 1).astype(np.float32)))
+def gene_scale(X: sparse.csr_array, unit: str) -> np.ndarray:
+    """Return what every column is divided by: its standard deviation, or for `"poisson"` that of its counting noise."""
+    mean, variance = gene_moments(X, np.ones(X.shape[0]))
+    size = np.sqrt(mean) if unit == "poisson" else _sample_sd(variance, X.shape[0])
+    return np.where(size > 0, size, 1)
+
+
+def scaled(X: sparse.csr_array, size: np.ndarray) -> sparse.csr_array:
+    """Return X with its columns divided by their sizes."""
+    return sparse.csr_array(X @ sparse.diags_array((1 / size).astype(np.float32)))
 
 
 def known_genes(matrix: Matrix, genes: Sequence[str]) -> np.ndarray:
@@ -241,8 +251,8 @@ def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: s
     W = scaled_usages(matrix.X, found.programs.spectra, data.columns, data.codes, found.scales, n_jobs=threads)
     W = W[:, np.argsort(-row_shares(W).sum(axis=0), kind="stable")]
     spectra, scores = refit_spectra(matrix.X, W, data.per_million, n_jobs=threads)
-    scale = np.zeros(len(data.tpm_sd))
-    scale[data.columns] = 1 / np.where(data.tpm_sd[data.columns] > 0, data.tpm_sd[data.columns], np.inf)
+    scale = np.zeros(len(data.tpm_scale))
+    scale[data.columns] = 1 / np.where(data.tpm_scale[data.columns] > 0, data.tpm_scale[data.columns], np.inf)
     if data.codes is None:
         final = program_shares(matrix.X, spectra, scale, data.per_million, Walk(n_jobs=threads))
     else:
