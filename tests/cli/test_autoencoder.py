@@ -31,3 +31,31 @@ def test_files_hold_what_the_functions_give(command, key, tmp_path, capsys):
     um.tl.transform(adata, um.load(tmp_path / "y.safetensors"), key=key, key_added="again")
     np.testing.assert_array_equal(adata.obsm["X_again"], adata.obsm[f"X_{key}"])
     assert (tmp_path / "y.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("command", ["autoencoder", "zinb-ae"])
+def test_options_reach_the_functions(command, tmp_path):
+    r = np.random.default_rng(0)
+    adata = ad.AnnData(r.poisson(1.0, (60, 20)).astype(np.float32))
+    adata.obs_names, adata.var_names = [f"c{i}" for i in range(60)], [f"g{i}" for i in range(20)]
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    given = {
+        "n_latent": 3, "hidden": (16, 8), "max_epochs": 2, "batch_size": 20, "learning_rate": 0.01, "mask": 0.25,
+        "ridge": 0.5, "device": "cpu", "on_interrupt": "keep",
+    }  # fmt: skip
+    words = [w for k, vs in given.items() for v in np.atleast_1d(vs) for w in (f"--{k.replace('_', '-')}", str(v))]
+    more = {"kind": "vae", "n_samples": 2, "likelihood": "zinb"} if command == "autoencoder" else {}
+    words += [w for k, v in more.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    files = [str(tmp_path / "x.h5ad"), "--out", str(tmp_path / "y.h5ad")]
+    with pytest.raises(SystemExit) as end:
+        main([command, *files, *words, "--genes", "g3", "--genes", "g5"])
+    assert end.value.code in (0, None)
+    getattr(um.tl, command.replace("-", "_"))(adata, **given, **more, denoise=["g3", "g5"])
+    back = ad.read_h5ad(tmp_path / "y.h5ad")
+    for name, values in adata.obsm.items():
+        np.testing.assert_array_equal(back.obsm[name], values)
+    for name, layer in adata.layers.items():
+        assert (back.layers[name] != layer).nnz == 0
+    with pytest.raises(SystemExit) as end:  # nothing was interrupted
+        main([command, *files, "--force", "--resume", "--key-added", "other"])
+    assert end.value.code == 1

@@ -18,10 +18,20 @@ def autoencoder(
     likelihood: Literal["auto", "zinb", "nb", "poisson", "gaussian"] = "auto",
     dispersion: Literal["gene", "gene-cell", "gene-batch", "shared"] = "gene",
     dropout: Literal["gene-cell", "elementwise", "constant"] = "gene-cell",
+    ridge: float = 0.0,
     batch_key: str | None = None,
     covariates: tuple[str, ...] = (),
+    hidden: tuple[int, ...] = (64,),
     max_epochs: int | Literal["auto"] = "auto",
+    batch_size: int = 128,
+    learning_rate: float = 4e-3,
+    mask: float = 0.5,
     denoise: bool = False,
+    genes: tuple[str, ...] = (),
+    n_samples: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    on_interrupt: Literal["raise", "keep"] = "raise",
+    resume: bool = False,
     checkpoint: Path | None = None,
     layer: str | None = None,
     key_added: str | None = None,
@@ -53,14 +63,34 @@ def autoencoder(
         What the dispersion depends on.
     dropout
         What the dropout of ZINB depends on.
+    ridge
+        Weight of the squared dropout probabilities in the loss.
     batch_key
         Column of the observations with the batch.
     covariates
         Columns of the observations to condition on.
+    hidden
+        Width of a hidden layer of the encoder; may be given several times.
     max_epochs
         Most epochs.
+    batch_size
+        Cells per step.
+    learning_rate
+        Of Adam.
+    mask
+        Share of the counts that the encoder does not see at a step.
     denoise
         Write the decoder's means as a layer.
+    genes
+        Write means of this gene alone; may be given several times.
+    n_samples
+        Draws from the posterior of every cell to write, of a variational autoencoder.
+    device
+        Where to train.
+    on_interrupt
+        "keep" writes the best epoch so far when interrupted.
+    resume
+        Go on with the interrupted training that the data hold.
     checkpoint
         Folder for finished epochs, from which an interrupted command goes on.
     layer
@@ -74,15 +104,16 @@ def autoencoder(
     force
         Replace files that exist.
     """
-    options: dict[str, Any] = {
-        "layer": layer,
-        "rng": rng,
-        "n_jobs": n_jobs,
-        "max_epochs": max_epochs,
-        "checkpoint": checkpoint,
+    options: dict[str, Any] = {"layer": layer, "rng": rng, "n_jobs": n_jobs, "checkpoint": checkpoint, "device": device}
+    options |= {
+        "batch_key": batch_key,
+        "covariates": list(covariates),
+        "denoise": list(genes) or denoise,
+        "hidden": hidden,
     }
-    options |= {"batch_key": batch_key, "covariates": list(covariates), "denoise": denoise, "dropout": dropout}
-    options |= {"kind": kind, "likelihood": likelihood, "dispersion": dispersion}
+    options |= {"max_epochs": max_epochs, "batch_size": batch_size, "learning_rate": learning_rate, "mask": mask}
+    options |= {"dropout": dropout, "ridge": ridge, "on_interrupt": on_interrupt, "resume": resume}
+    options |= {"kind": kind, "likelihood": likelihood, "dispersion": dispersion, "n_samples": n_samples}
     _run("autoencoder", data, n_latent, key_added or kind, (out, latent, model, plot), force=force, **options)
 
 
@@ -99,8 +130,16 @@ def zinb_ae(
     ridge: float = 0.0,
     batch_key: str | None = None,
     covariates: tuple[str, ...] = (),
+    hidden: tuple[int, ...] = (64,),
     max_epochs: int | Literal["auto"] = "auto",
+    batch_size: int = 128,
+    learning_rate: float = 4e-3,
+    mask: float = 0.5,
     denoise: bool = False,
+    genes: tuple[str, ...] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    on_interrupt: Literal["raise", "keep"] = "raise",
+    resume: bool = False,
     checkpoint: Path | None = None,
     layer: str | None = None,
     key_added: str = "zinb_ae",
@@ -134,10 +173,26 @@ def zinb_ae(
         Column of the observations with the batch.
     covariates
         Columns of the observations to condition on.
+    hidden
+        Width of a hidden layer of the encoder; may be given several times.
     max_epochs
         Most epochs.
+    batch_size
+        Cells per step.
+    learning_rate
+        Of Adam.
+    mask
+        Share of the counts that the encoder does not see at a step.
     denoise
         Write the decoder's means as a layer.
+    genes
+        Write means of this gene alone; may be given several times.
+    device
+        Where to train.
+    on_interrupt
+        "keep" writes the best epoch so far when interrupted.
+    resume
+        Go on with the interrupted training that the data hold.
     checkpoint
         Folder for finished epochs, from which an interrupted command goes on.
     layer
@@ -151,16 +206,17 @@ def zinb_ae(
     force
         Replace files that exist.
     """
-    options: dict[str, Any] = {
-        "layer": layer,
-        "rng": rng,
-        "n_jobs": n_jobs,
-        "max_epochs": max_epochs,
-        "checkpoint": checkpoint,
+    options: dict[str, Any] = {"layer": layer, "rng": rng, "n_jobs": n_jobs, "checkpoint": checkpoint, "device": device}
+    options |= {
+        "batch_key": batch_key,
+        "covariates": list(covariates),
+        "denoise": list(genes) or denoise,
+        "hidden": hidden,
     }
-    options |= {"batch_key": batch_key, "covariates": list(covariates), "denoise": denoise, "dropout": dropout}
-    options |= {"dispersion": dispersion, "ridge": ridge}
-    _run("zinb_ae", data, n_latent, key_added, (out, latent, model, plot), force=force, **options)
+    options |= {"max_epochs": max_epochs, "batch_size": batch_size, "learning_rate": learning_rate, "mask": mask}
+    options |= {"dropout": dropout, "ridge": ridge, "on_interrupt": on_interrupt, "resume": resume}
+    outputs = (out, latent, model, plot)
+    _run("zinb_ae", data, n_latent, key_added, outputs, force=force, dispersion=dispersion, **options)
 
 
 def _run(
