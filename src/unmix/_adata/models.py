@@ -44,7 +44,7 @@ def stored_fit(entry: dict[str, Any]) -> "Fit":
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in entry["design"].items() if k != "hidden"}
     design = Design(hidden=tuple(int(h) for h in entry["design"]["hidden"]), **plain)
     m = entry["moments"]
-    genes = Genes(m["mean"], m["variance"], float(m["inverse_size"]), m["input_sd"], float(m["median_total"]))
+    genes = Genes(m["mean"], m["variance"], float(m["inverse_size"]), m["input_scale"], float(m["median_total"]))
     weights = {name: np.asarray(value) for name, value in entry["weights"].items()}
     return Fit(design, genes, weights, State(), np.zeros(0, np.int64), bool(entry["finished"]))
 

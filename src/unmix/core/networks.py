@@ -227,10 +227,9 @@ def _shard_loss(
 class Network(nn.Module):
     """Encoder, decoder and heads.
 
-    x -> sparse layer -> BN -> relu -> [dense -> BN -> relu ...] -> z -> BN -> relu -> dense -> BN -> relu ... -> heads
+    x -> sparse layer -> BN -> relu -> [dense -> BN -> relu ...] -> z -> BN -> dense -> BN -> relu ... -> heads
 
-    BN scales every unit over the batch, so the constant of the inputs' z-score vanishes and inputs stay sparse. The VAE
-    takes z as it is drawn, without BN.
+    BN takes the inputs' mean away, so that they stay sparse. The VAE takes z as it is drawn, without BN.
     """
 
     def __init__(self, design: Design, *, bf16: bool = False) -> None:
@@ -241,7 +240,7 @@ class Network(nn.Module):
         self.first_codes = nn.Parameter(torch.zeros(C, hidden[0]))
         self.encoder = nn.Sequential(_norm(hidden[0]), nn.ReLU(), *_dense(hidden))
         self.latent = nn.Linear(hidden[-1], L * (2 if design.kind == "vae" else 1))
-        self.latent_norm = nn.Sequential(_norm(L), nn.ReLU()) if design.kind == "ae" else nn.Identity()
+        self.latent_norm = nn.Sequential(_norm(L)) if design.kind == "ae" else nn.Identity()
         widths = (L + C, *hidden[::-1])
         self.decoder = _dense(widths)
         self.n_heads = 1 + (design.inflated and design.dropout == "gene-cell") + (design.dispersion == "gene-cell")

@@ -36,8 +36,9 @@ class Genes:
     variance: np.ndarray
     inverse_size: float
     """Mean of 1 / size."""
-    input_sd: np.ndarray
-    """Standard deviation of log(1 + count / size)."""
+    input_scale: np.ndarray
+    """What inputs are divided by: the root mean square, over genes, of the standard deviations of log(1 + count / size), so
+    that genes weigh as much as they vary; where values are no counts, the gene's own standard deviation."""
     median_total: float
 
     def log_dispersion(self) -> np.ndarray:
@@ -76,12 +77,13 @@ def gene_moments(rows: Rows, n_jobs: int = 1) -> Genes:
     sums = reduce_rows(_block_moments, rows.X, sizes, rows.used, constants=(rows.counts,), n_jobs=n_jobs)
     n = max(int(rows.used.sum()), 1)
     mean, square, y_mean, y_square = (s / n for s in sums)
-    sd = np.sqrt(np.maximum(y_square - y_mean**2, 0))
+    variances = np.maximum(y_square - y_mean**2, 0)
+    scale = np.sqrt(np.full_like(variances, variances.mean()) if rows.counts else variances)
     return Genes(
         mean,
         np.maximum(square - mean**2, 0),
         float(np.mean(1 / sizes[rows.used])),
-        np.where(sd > 1e-8, sd, 1.0).astype(np.float32),
+        np.where(scale > 1e-8, scale, 1.0).astype(np.float32),
         median,
     )
 
@@ -101,7 +103,7 @@ def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
     size = np.where(rows.used_at(at), rows.totals[at], genes.median_total) / genes.median_total
     size = size if rows.counts else np.ones(len(at))
     per_count = np.repeat(size, np.diff(x.indptr)).astype(np.float32)
-    inputs = (np.log1p(counts / per_count) if rows.counts else counts) / genes.input_sd[x.indices]
+    inputs = (np.log1p(counts / per_count) if rows.counts else counts) / genes.input_scale[x.indices]
     return Batch(
         x.indptr.astype(np.int64),
         x.indices.astype(np.int64),
