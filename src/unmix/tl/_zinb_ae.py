@@ -38,7 +38,7 @@ def zinb_ae(
     n_jobs: int | None = None,
     copy: bool = False,
 ) -> Slots:
-    """Compress counts with a zero-inflated negative binomial autoencoder, in the architecture of DCA.
+    """Compress counts with a zero-inflated negative binomial autoencoder, with the layers and options of DCA.
 
     Parameters
     ----------
