@@ -251,12 +251,12 @@ class Network(nn.Module):
         for layer in (self.latent, self.head, *(m for m in self.decoder if isinstance(m, nn.Linear))):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        normalised = [*self.encoder, *self.decoder, *([self.latent] if design.kind == "ae" else [])]
-        for layer in normalised:
-            if isinstance(
-                layer, nn.Linear
-            ):  # BN takes the bias away: its gradient is rounding, of which Adam makes steps
-                layer.bias.requires_grad_(False)
+        # BN takes constants before it away: their gradient is rounding, of which Adam would make steps
+        constants = [layer.bias for layer in (*self.encoder, *self.decoder) if isinstance(layer, nn.Linear)]
+        if design.kind == "ae":
+            constants += [self.latent.bias, self.latent_norm[0].bias]  # type: ignore[index]
+        for bias in constants:
+            bias.requires_grad_(False)
 
     def join(self, team: Team) -> None:
         """Let batch normalisation see the rows of all processes."""
