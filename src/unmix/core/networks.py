@@ -254,7 +254,7 @@ class Network(nn.Module):
         # BN takes constants before it away: their gradient is rounding, of which Adam would make steps
         constants = [layer.bias for layer in (*self.encoder, *self.decoder) if isinstance(layer, nn.Linear)]
         if design.kind == "ae":
-            constants += [self.latent.bias, self.latent_norm[0].bias]  # type: ignore[index]
+            constants += [self.latent.bias, self.latent_norm.get_parameter("0.bias")]
         for bias in constants:
             bias.requires_grad_(False)
 
