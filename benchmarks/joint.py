@@ -113,14 +113,18 @@ def ifnb(k=10):
     is_one = (adata.obs["stim"] == "stim").to_numpy()
     um.tl.factorize(adata, k, tol=1e-4)
     um.tl.joint_nmf(adata, k, batch_key="stim", tol=1e-4, align=True)
-    own = um.get.joint_loadings(adata).query("part == 'stim' and component == 'all'")
-    ranks = {gene: 1 + own["gene"].tolist().index(gene) for gene in ("ISG15", "IFI6", "IFIT1", "ISG20")}
-    print(f"rank of {len(own)} genes in the stimulated batch's own part: {ranks}")
-    print(f"it begins with {', '.join(own['gene'][:15])}")
-    names = {"plain NMF": "X_nmf", "shared factors": "X_joint_nmf", "aligned": "X_joint_nmf_aligned"}
-    scores = {name: mixing(adata.obsm[slot], is_one) for name, slot in names.items()}
-    print("mixing of the conditions among 30 neighbours (1 is perfect): "
-          + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()))  # fmt: skip
+    counts = {"loss": "kl", "layer": "counts"}
+    um.tl.factorize(adata, k, key_added="nmf_counts", **counts)
+    um.tl.joint_nmf(adata, k, batch_key="stim", align=True, key_added="counts", **counts)
+    for key, what in (("joint_nmf", "squared error of logarithms"), ("counts", "likelihood of counts")):
+        own = um.get.joint_loadings(adata, key=key).query("part == 'stim' and component == 'all'")
+        ranks = {gene: 1 + own["gene"].tolist().index(gene) for gene in ("ISG15", "IFI6", "IFIT1", "ISG20")}
+        print(f"{what}: rank of {len(own)} genes in the stimulated batch's own part: {ranks}")
+        print(f"  it begins with {', '.join(own['gene'][:15])}")
+        plain = "X_nmf" if key == "joint_nmf" else "X_nmf_counts"
+        names = {"plain NMF": plain, "shared factors": f"X_{key}", "aligned": f"X_{key}_aligned"}
+        scores = ", ".join(f"{name} {mixing(adata.obsm[slot], is_one):.2f}" for name, slot in names.items())
+        print(f"  mixing of the conditions among 30 neighbours (1 is perfect): {scores}", flush=True)
 
 
 def two_batches(n=5_000, m=2_000, density=0.1):

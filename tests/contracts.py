@@ -221,6 +221,12 @@ TOOLS = {
         lambda: {"n_components": 3, "batch_key": "batch", "tol": 1e-4, "online": 2, "measured": "nonzero"},
         {"obsm['X_joint_nmf']", "varm['joint_nmf']", "varm['joint_nmf_specific']", "uns['joint_nmf']"},
     ),
+    "joint_nmf-counts": Case(
+        um.tl.joint_nmf,
+        batches,
+        lambda: {"n_components": 3, "batch_key": "batch", "tol": 1e-3, "loss": "kl"},
+        {"obsm['X_joint_nmf']", "varm['joint_nmf']", "varm['joint_nmf_specific']", "uns['joint_nmf']"},
+    ),
     "starfysh_archetypes": Case(
         um.tl.starfysh_archetypes,
         counts,

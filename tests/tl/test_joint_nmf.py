@@ -57,8 +57,10 @@ def test_refusals():
         um.tl.joint_nmf(data["rna"], 2)
     with pytest.raises(TypeError, match="batches and modalities cannot be combined"):
         um.tl.joint_nmf(data, 2, batch_key="donor")
-    with pytest.raises(ValueError, match="batches are fitted by squared error"):
-        um.tl.joint_nmf(data["rna"], 2, batch_key="donor", loss="kl")
+    with pytest.raises(ValueError, match="`loss` of batches must be one of"):
+        um.tl.joint_nmf(data["rna"], 2, batch_key="donor", loss="poisson")
+    with pytest.raises(ValueError, match="`online` needs loss="):
+        um.tl.joint_nmf(data["rna"], 2, batch_key="donor", loss="kl", online=2)
     with pytest.raises(ValueError, match="each of"):
         um.tl.joint_nmf(data, 2, weights={"rna": 1.0})
     with pytest.raises(ValueError, match="weight >= 0"):
@@ -172,9 +174,10 @@ def test_a_batch_is_added_to_a_fit():
         um.tl.joint_nmf(new, 3, batch_key="batch")
 
 
-def test_transform_knows_the_batches():
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_transform_knows_the_batches(loss):
     adata = batches()
-    um.tl.joint_nmf(adata, 3, batch_key="batch", tol=1e-9, max_iter=5000)
+    um.tl.joint_nmf(adata, 3, batch_key="batch", loss=loss, tol=1e-9, max_iter=10000)
     again = batches()
     um.tl.transform(again, adata, key="joint_nmf")
     np.testing.assert_allclose(again.obsm["X_joint_nmf"], adata.obsm["X_joint_nmf"], atol=0.05)
@@ -192,6 +195,17 @@ def test_alignment_and_online_passes():
     assert (aligned[1::2] != plain[1::2]).any()
     with pytest.raises(ValueError, match="`online` must be"):
         um.tl.joint_nmf(adata, 3, batch_key="batch", online=-1)
+
+
+def test_batches_of_counts_are_fitted_by_their_likelihood():
+    adata, new = batches(), batches(300)[240:].copy()
+    um.tl.joint_nmf(adata, 3, batch_key="batch", loss="kl", measured="nonzero")
+    assert adata.uns["joint_nmf"]["params"]["specificity"] == pytest.approx(1 / 3)
+    assert not adata.varm["joint_nmf"][:3].any()
+    assert (np.diff(adata.uns["joint_nmf"]["loss"]) <= 1e-8).all()
+    new.obs["batch"] = pd.Categorical(["c"] * 60)
+    um.tl.joint_nmf(new, 3, batch_key="batch", loss="kl", start=adata, freeze=True)
+    np.testing.assert_allclose(new.varm["joint_nmf"], adata.varm["joint_nmf"])
 
 
 @pytest.mark.realdata

@@ -18,7 +18,7 @@ def joint_nmf(
     loadings: Path | None = None,
     loss: list[Literal["frobenius", "kl"]] | None = None,
     weights: list[float] | None = None,
-    specificity: float = 5.0,
+    specificity: float | None = None,
     scale: bool = True,
     measured: Literal["nonzero"] | None = None,
     align: bool = False,
@@ -50,19 +50,19 @@ def joint_nmf(
         Table of genes and loadings to write: .csv, .tsv or .parquet; for batches genes x shared factors, for modalities
         with one row per modality, component and feature.
     loss
-        For modalities: squared error, or the likelihood of counts; once for all, or once for each file.
+        Squared error, or the likelihood of counts; once for all, or, for modalities, once for each file.
     weights
         For modalities: weight of the loss of each file; balanced by default.
     specificity
-        For batches: price of a batch's own part.
+        For batches: price of a batch's own part, 5 for squared error and 1/3 for counts by default.
     scale
-        For batches: divide each gene by its root mean square in the batch.
+        For batches with squared error: divide each gene by its root mean square in the batch.
     measured
         For batches: "nonzero" where a gene without any count in a batch was not measured there.
     align
         For batches: also write usages with the quantiles of the largest batch.
     online
-        For batches: number of first passes that improve the loadings after every block of rows.
+        For batches with squared error: number of first passes that improve the loadings after every block of rows.
     start
         For batches: a file with an earlier fit to start from.
     freeze

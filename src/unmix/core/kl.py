@@ -118,14 +118,14 @@ def _kl_pass(
     lists = (seen.indptr, seen.indices, Ht.dtype.type(seen.sign), base)
     quotients = np.empty(len(data), Ht.dtype)
     fitted = kl_rows(csr.indptr, csr.indices, data, *lists, Ht, W, Ht.dtype.type(l1), steps, quotients, ratios, listed)
-    loss = fitted + _inner_log(data, quotients)
+    loss = fitted + inner_log(data, quotients)
     if len(listed) == 1 and kind is not None:
         listed = np.zeros(Ht.shape)
     sums = seen.base * W.sum(axis=0, dtype=np.float64)
     return W, (ratios, listed.astype(np.float64), sums, float(loss))
 
 
-def _inner_log(data: np.ndarray, quotients: np.ndarray) -> float:
+def inner_log(data: np.ndarray, quotients: np.ndarray) -> float:
     """Return the sum of `x log(x / xhat) - x` at the non-zeros."""
     logs = np.log(np.maximum(quotients, TINY))  # what is not stored above zero has weight zero
     return float((data * (logs - 1)).sum(dtype=np.float64))

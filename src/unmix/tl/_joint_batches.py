@@ -16,6 +16,7 @@ from unmix._settings import settings
 from unmix.core.alignment import quantile_align
 from unmix.core.factorization import Walk
 from unmix.core.joint import Batches, batch_rms, joint_batches
+from unmix.core.joint_counts import joint_counts
 from unmix.core.joint_loadings import Known
 
 
@@ -25,6 +26,7 @@ def joint_nmf(
     n_components: int,
     *,
     batch_key: str,
+    loss: str,
     specificity: float,
     scale: bool,
     measured: pd.DataFrame | str | None,
@@ -42,18 +44,23 @@ def joint_nmf(
 ) -> Slots:
     """Do what :func:`unmix.tl.joint_nmf` does for batches."""
     check_numbers(specificity, online, start, freeze)
+    poisson = loss == "kl"
     threads = settings.threads(n_jobs)
     matrix, labels = read_matrix(adata, layer), read_labels(adata, batch_key)
     check_labels(labels, batch_key, at_least=1 if start is not None else 2)
-    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=False)
+    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=poisson)
     names, codes = [str(name) for name in labels.categories], np.asarray(labels.codes, dtype=np.int64)
     known = None if start is None else known_loadings(start, key_added, n_components, names, matrix, keep=freeze)
     rms = batch_rms(matrix.X, codes, len(names), n_jobs=threads)
-    D = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1), 1.0) if scale else np.ones_like(rms)
+    scaled = scale and not poisson
+    D = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1), 1.0) if scaled else np.ones_like(rms)
     D *= measured_genes(adata, measured, names, rms)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
-    options: dict[str, Any] = {"specificity": specificity, "scales": D, "known": known, "online": online}
-    fit = joint_batches(matrix.X, codes, n_components, walk=walk, rng=rng, **options)
+    options: dict[str, Any] = {"specificity": specificity, "known": known, "walk": walk, "rng": rng}
+    if poisson:
+        fit = joint_counts(matrix.X, codes, n_components, measured=D > 0, **options)
+    else:
+        fit = joint_batches(matrix.X, codes, n_components, scales=D, online=online, **options)
     warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
     return batch_slots(fit, codes, names, D, key_added, align=align)
 

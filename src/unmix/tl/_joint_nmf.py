@@ -8,6 +8,8 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
+from unmix.core.joint_counts import SPECIFICITY
+from unmix.core.views import LOSSES
 from unmix.tl._joint_batches import joint_nmf as fit_batches
 from unmix.tl._joint_views import fit_views
 
@@ -20,7 +22,7 @@ def joint_nmf(
     batch_key: str | None = None,
     loss: Mapping[str, str] | str = "frobenius",
     weights: Mapping[str, float] | str = "balanced",
-    specificity: float = 5.0,
+    specificity: float | None = None,
     scale: bool = True,
     measured: pd.DataFrame | str | None = None,
     align: bool = False,
@@ -39,8 +41,8 @@ def joint_nmf(
 
     Modalities: X_m ~ W H_m with one W and a loss for each; a cell that lacks a modality is fitted to the others.
     Batches: X_b ~ W_b (H + V_b), where `specificity` is the price of the batch's own part V_b (integrative NMF). Give
-    non-negative data of comparable depth, such as log-normalised counts, or, for modalities, counts with `loss="kl"`.
-    Batches are fitted by squared error, and cannot be combined with modalities.
+    non-negative data of comparable depth, such as log-normalised counts, or counts with `loss="kl"`. Batches cannot be
+    combined with modalities.
 
     Parameters
     ----------
@@ -51,15 +53,16 @@ def joint_nmf(
     batch_key
         Column of `obs` with the batch.
     loss
-        For modalities: `"frobenius"` (squared error) or `"kl"` (likelihood of Poisson counts, whose depth is taken out
-        per cell), for all or by name.
+        `"frobenius"` (squared error) or `"kl"` (likelihood of Poisson counts); for modalities for all or by name, and
+        then the depth of a cell is taken out of its usages; for batches usages carry the depth.
     weights
         For modalities: weight of each one's loss by name, or `"balanced"`: those by which each costs the same under its
         trivial fit (zero; for counts, cells and features independent).
     specificity
-        For batches: weight of `||W_b V_b||^2`.
+        For batches: weight of `||W_b V_b||^2`, 5 by default; with `loss="kl"` of the counts that W_b V_b explains, 1/3
+        by default: a gene has a part of its own where one of two batches has more than twice the other's.
     scale
-        For batches: divide each gene by its root mean square in the batch.
+        For batches with squared error: divide each gene by its root mean square in the batch.
     measured
         For batches: which genes each measured, as a table genes x batches or the name of one in `varm`; `"nonzero"`: a
         gene without any count in a batch was not measured there, as after an outer join. `None`: all. A gene that one
@@ -67,7 +70,8 @@ def joint_nmf(
     align
         For batches: also write usages whose quantiles are those of the largest batch.
     online
-        For batches: in how many passes, the first, loadings are improved after every block of rows; for data on disk.
+        For batches with squared error: in how many passes, the first, loadings are improved after every block of rows;
+        for data on disk.
     start
         For batches: an AnnData with an earlier fit of the same name, whose loadings are the start. Batches that it
         does not know are added.
@@ -150,16 +154,18 @@ def joint_nmf(
             "modalities without `batch_key`, or each modality with it."
         )
         raise TypeError(msg)
-    if loss != "frobenius":
-        msg = (
-            f"batches are fitted by squared error, `loss` is for modalities; got {loss!r}. Log-normalise counts first."
-        )
+    if loss not in LOSSES:
+        msg = f"`loss` of batches must be one of {list(LOSSES)}, got {loss!r}."
         raise ValueError(msg)
+    if loss == "kl":
+        refuse('needs loss="frobenius"', {"online": online})
     refuse(
         "are for modalities, not for batches",
         {"weights": weights != "balanced", "layer": isinstance(layer, Mapping)},
     )
-    batches |= {"batch_key": batch_key, "specificity": specificity, "scale": scale}
+    if specificity is None:
+        specificity = SPECIFICITY if loss == "kl" else 5.0
+    batches |= {"batch_key": batch_key, "loss": loss, "specificity": specificity, "scale": scale}
     return fit_batches(data, n_components, **batches, **common)
 
 

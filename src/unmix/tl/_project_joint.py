@@ -11,6 +11,7 @@ from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_r
 from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
 from unmix.core.factorization import Walk
 from unmix.core.joint import batch_rms, batch_usages
+from unmix.core.joint_counts import count_usages
 from unmix.core.views import view_usages
 from unmix.tl._joint_batches import on_genes, own_parts
 from unmix.tl._project import aligned_loadings
@@ -74,8 +75,13 @@ def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np
         if name in own:
             D = on_genes(fitted, numbers_by_gene(fitted, entry, "scales")[list(own).index(name)], matrix).ravel()
         else:
-            D = _scales(X, threads) if params["scale"] else np.ones(H.shape[1])
-        W[rows] = batch_usages(X, H, V, specificity=params["specificity"], scale=D, n_jobs=threads)
+            scaled = params["scale"] and params.get("loss") != "kl"
+            D = _scales(X, threads) if scaled else np.ones(H.shape[1])
+        if params.get("loss") == "kl":
+            walk = Walk(n_jobs=threads)
+            W[rows] = count_usages(X, H, V, specificity=params["specificity"], measured=D > 0, walk=walk)
+        else:
+            W[rows] = batch_usages(X, H, V, specificity=params["specificity"], scale=D, n_jobs=threads)
     return W
 
 
