@@ -11,10 +11,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from unmix.core.autoencoder import Options, fit
+from unmix.core import autoencoder
+from unmix.core.autoencoder import Options, build, fit, initial_weights
 from unmix.core.decoding import Wanted, denoise, project
 from unmix.core.networks import Design, Network
-from unmix.core.training import Rows
+from unmix.core.recorded import Buffers, padded
+from unmix.core.training import Rows, gene_moments, make_batch
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
 DESIGNS = {
@@ -164,6 +166,37 @@ def test_the_same_seed_gives_the_same_bits(there):
     one, two = (there(trained, rows, design, max_epochs=2) for _ in range(2))
     for name, value in one.weights.items():
         np.testing.assert_array_equal(value, two.weights[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_rest_of_a_buffer_changes_nothing(name, monkeypatch):
+    monkeypatch.setattr(Network, "compiled", False)
+    rows, design = case(name)
+    genes, at, results = gene_moments(rows), np.arange(60, 120), []
+    batch = make_batch(rows.X[at], rows, at, genes)
+    buffers = {k: torch.as_tensor(v) for k, v in padded(batch, design.n_vars, len(batch.inputs) + 77).items()}
+    for given in (batch, Buffers(**buffers)):
+        net = build(design, initial_weights(design, genes, 0), options("cpu"))
+        loss = net.loss(net.decode(net.encode(given)[0], given.codes), given)
+        loss.backward()
+        results.append((float(loss.detach()), [p.grad for p in net.parameters() if p.grad is not None and p.numel()]))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, float(b.abs().max())))
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", DESIGNS)
+def test_recorded_steps_are_those_taken_one_by_one(name, monkeypatch):
+    """With a last batch of another size, a return to a third of the learning rate, and batches of more counts than expected."""
+    rows, design = case(name)
+    more = {"max_epochs": 8, "patience": 1, "learning_rate": 0.05, "batch_size": 64}
+    recorded = trained(rows, design, device="cuda", **more)
+    monkeypatch.setattr(autoencoder, "Recorded", lambda *_: None)
+    plain = trained(rows, design, device="cuda", **more)
+    assert recorded.state.returns == plain.state.returns
+    for part in ("train", "validation", "learning_rate"):
+        np.testing.assert_allclose(recorded.history[part], plain.history[part], rtol=1e-4)
 
 
 @needs_gpu

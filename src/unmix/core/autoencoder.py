@@ -24,10 +24,10 @@ from torch import Tensor
 
 from unmix._settings import progress
 from unmix.core.networks import Batch, Design, Network, Workers
+from unmix.core.recorded import Recorded
 from unmix.core.team import current_team
 from unmix.core.training import (
     Genes,
-    Part,
     Rows,
     batches,
     blind_folds,
@@ -243,7 +243,10 @@ class Trainer:
         self.net.workers = Workers(self.n_jobs)
         self.net.join(self.team)
         self.trained = [p for p in self.net.parameters() if p.numel() and p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trained, lr=self.options.learning_rate, fused=True)
+        device = self.net.device
+        graphs = device.type == "cuda" and self.team.size == 1
+        self.optimiser = torch.optim.Adam(self.trained, lr=self.options.learning_rate, fused=True, capturable=graphs)
+        self.recorded = Recorded(self._step, self.options.batch_size, self.design.n_vars, device) if graphs else None
         self._load_moments(state.moments)
         finished = False
         try:
@@ -267,6 +270,8 @@ class Trainer:
         """Train for one epoch; commit to `state` only when it is complete."""
         rate = self.options.learning_rate * DROP**state.returns
         for group in self.optimiser.param_groups:
+            if group["lr"] != rate and self.recorded is not None:
+                self.recorded.forget()
             group["lr"] = rate
         train = self._train(state)
         held = self._held_out()
@@ -294,14 +299,11 @@ class Trainer:
         weight = min(1.0, (state.epoch + 1) / max(self._warmup, 1))
         self.net.train()
         total = torch.zeros((), dtype=torch.float64, device=self.net.device)
+        step, width = self.recorded or self._step, self.design.n_latent if self.design.kind == "vae" else 0
         for part in batches(self.rows, self.train, self.genes, self.options.batch_size, rng, self.team):
             batch = masked(part.batch, self.options.mask, rng, self.team)
-            loss = self._loss(batch, part, rng, weight)
-            self.optimiser.zero_grad(set_to_none=True)
-            (loss * (1000.0 / part.n / self.design.n_vars)).backward()
-            self.team.add_gradients(self.trained)
-            self.optimiser.step()
-            total += loss.detach()  # no number asked for, so that a GPU need not be waited for
+            noise = rng.standard_normal((part.n, width), dtype=np.float32)[part.rows]
+            total += step(batch, noise, weight, part.n)  # no number is asked for: a GPU would have to be waited for
         return self.team.total(float(total)) / len(self.train)
 
     @torch.no_grad()
@@ -314,15 +316,22 @@ class Trainer:
             total += float(self.net.row_losses(self.net.decode(z, fold.batch.codes), fold.target, fold.genes).sum())
         return self.team.total(total) / len(self.held)
 
-    def _loss(self, batch: Batch, part: Part, rng: np.random.Generator, kl_weight: float) -> Tensor:
+    def _step(self, batch: Batch, noise: np.ndarray | Tensor, kl_weight: float | Tensor, n: int) -> Tensor:
+        """Change the weights for this process's part of n rows; return its summed loss."""
+        loss = self._loss(batch, noise, kl_weight)
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss * (1000.0 / n / self.design.n_vars)).backward()
+        self.team.add_gradients(self.trained)
+        self.optimiser.step()
+        return loss.detach()
+
+    def _loss(self, batch: Batch, noise: np.ndarray | Tensor, kl_weight: float | Tensor) -> Tensor:
         """Return the summed loss: minus the log-likelihood, plus the KL divergence of a VAE."""
         z, log_var = self.net.encode(batch)
         if self.design.kind == "vae":
-            noise = self.net.to_device(rng.standard_normal((part.n, z.shape[1]), dtype=np.float32)[part.rows])
             kl = 0.5 * (z.square() + log_var.exp() - 1 - log_var).double().sum()
-            return (
-                self.net.loss(self.net.decode(z + noise * (0.5 * log_var).exp(), batch.codes), batch) + kl_weight * kl
-            )
+            z = z + self.net.to_device(noise) * (0.5 * log_var).exp()
+            return self.net.loss(self.net.decode(z, batch.codes), batch) + kl_weight * kl
         return self.net.loss(self.net.decode(z, batch.codes), batch)
 
     def _moments(self) -> dict[str, np.ndarray]:

@@ -60,6 +60,11 @@ class Batch:
         """Return the number of rows."""
         return len(self.log_size)
 
+    def positions(self, width: int) -> np.ndarray:
+        """Return the positions of the counts in the flattened matrix of so many columns."""
+        rows = np.repeat(np.arange(self.n, dtype=np.int64), np.diff(self.indptr))
+        return rows * width + self.indices
+
     def shard(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return row pointers, columns, counts and inputs of `SHARD` rows."""
         indptr = self.indptr[start : start + SHARD + 1]
@@ -296,8 +301,10 @@ class Network(nn.Module):
         """Return the decoder's last hidden layer."""
         return self.decoder(torch.cat([self.latent_norm(z), self.to_device(codes)], dim=1))
 
-    def to_device(self, value: np.ndarray) -> Tensor:
+    def to_device(self, value: np.ndarray | Tensor) -> Tensor:
         """Return an array as a tensor beside the weights; a GPU goes on with its work while it arrives."""
+        if isinstance(value, Tensor):
+            return value
         tensor = torch.as_tensor(value)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
@@ -347,8 +354,7 @@ class Network(nn.Module):
     def log_prob(self, h: Tensor, batch: Batch, genes: np.ndarray | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the elementwise log-likelihood and the parameters."""
         width = self.design.n_vars if genes is None else len(genes)
-        rows = np.repeat(np.arange(batch.n, dtype=np.int64), np.diff(batch.indptr))
-        index = self.to_device(rows * width + batch.indices)
+        index = self.to_device(batch.positions(width))
         params = self.parameters_of(h, batch, genes)
         shape = torch.Size((batch.n, width))
         return log_prob_nonzero(index, self.to_device(batch.counts), shape, self.design.likelihood, *params), params
