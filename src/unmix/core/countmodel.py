@@ -148,7 +148,7 @@ def fit_count_model(
     fit = _Fit(X, errors, walk)
     if graph is None or smoothing == 0:
         return fit.run(model)
-    alone = _Fit(X, None, walk).run(replace(model, abundance=None))
+    alone = map_rows(_fit_alone, X, constants=(replace(model, abundance=None),), desc="count model", **walk)
     return _smooth(fit, model, alone, graph, smoothing, rng)
 
 
@@ -179,16 +179,16 @@ class _Fit:
 
 
 def _smooth(
-    fit: _Fit, model: CountModel, alone: CountModelResult, graph: sparse.csr_array, strength: float | None, rng: Any
+    fit: _Fit, model: CountModel, alone: Any, graph: sparse.csr_array, strength: float | None, rng: Any
 ) -> CountModelResult:
-    """Fit every row again, expected about its neighbours' likeliest fits."""
+    """Fit every row again, expected about its neighbours' likeliest fits: `alone`, weights and their variances."""
     chosen = None if strength is not None else choose_strength(fit.X, model, graph, np.random.default_rng(rng))
     used = chosen.strength if chosen is not None else float(strength or 0.0)
     how = "as asked" if chosen is None else f"by held-out genes, z = {chosen.z:.1f} against spots elsewhere"
     model = replace(model, chosen=model.chosen | {"smoothing": f"{used:g}: {how}"})
     if used == 0:
         return fit.run(model, smoothing=chosen)
-    prior = neighbour_prior(alone.weights, alone.covariance, graph, used)
+    prior = neighbour_prior(*alone, graph, used)
     return fit.run(model, prior.target, prior.precision, smoothing=chosen, desc="count model with neighbours")
 
 
@@ -228,6 +228,12 @@ def _fit_block(block: Block, *prior_and_model: Any) -> tuple[np.ndarray, ...]:
     for values in results:
         values[empty] = np.nan
     return results
+
+
+def _fit_alone(block: Block, model: CountModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of rows and their variances."""
+    W, covariance, *_ = _fit_block(block, model)
+    return W, np.einsum("ikk->ik", covariance).copy()
 
 
 def _fit_errors(block: Block, cells: np.ndarray, *rest: Any) -> tuple[np.ndarray, ...]:

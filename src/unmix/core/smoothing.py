@@ -88,29 +88,29 @@ def prior_about(C: np.ndarray, total: np.ndarray, spread: np.ndarray, strength: 
     return Prior(np.where(there[:, None], d * np.nan_to_num(C), 0.0), precision)
 
 
-def neighbour_prior(W: np.ndarray, covariance: np.ndarray, graph: sparse.csr_array, strength: float) -> Prior:
+def neighbour_prior(W: np.ndarray, variance: np.ndarray, graph: sparse.csr_array, strength: float) -> Prior:
     """Return the prior of every spot by its neighbours' fits.
 
     Parameters
     ----------
     W
         Weights without smoothing, shape (N, K).
-    covariance
-        Their covariances, shape (N, K, K).
+    variance
+        Their variances, shape (N, K).
     graph
         Neighbour weights, shape (N, N).
     strength
         lambda.
     """
-    F, error, total = _shares(W, covariance)
+    F, error, total = _shares(W, variance)
     C = neighbour_means(F, graph)
     return prior_about(C, total, spread_about(F, C, error), strength)
 
 
-def _shares(W: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shares(W: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     total = np.nan_to_num(W.sum(axis=1))
     safe = np.where(total > 0, total, np.nan)[:, None]
-    return W / safe, np.einsum("ikk->ik", covariance) / safe**2, total
+    return W / safe, variance / safe**2, total
 
 
 def choose_strength(X: Any, model: CountModel, graph: sparse.csr_array, rng: np.random.Generator) -> Smoothing:
@@ -164,7 +164,7 @@ def _gains_of_fold(
     """Fit to the genes of `fitted`, and score the rest of the genes."""
     first, second = sparse.csr_array(Y[:, fitted]), sparse.csr_array(Y[:, ~fitted])
     W, _, H, *_ = fit_rows(*csr_parts(first), A[fitted], phi, start(first, A[fitted]), MAX_ITER)
-    F, error, total = _shares(W, face_inverse(H, W))
+    F, error, total = _shares(W, np.einsum("ikk->ik", face_inverse(H, W)))
     C = neighbour_means(F, near)
     seed_counts, held_out = first[own], second[own]
     gains = np.zeros((2, len(STRENGTHS), len(own)))
