@@ -109,6 +109,9 @@ def folder(tmp_path_factory):
     contracts.counts().write_h5ad(place / "spots.h5ad")
     contracts.profiles().to_csv(place / "signature.csv")
     contracts.batches().write_h5ad(place / "batches.h5ad")
+    half = contracts.counts().n_vars // 2
+    contracts.counts()[:, :half].write_h5ad(place / "rna.h5ad")
+    contracts.counts()[:, half:].write_h5ad(place / "adt.h5ad")
     return place
 
 
@@ -243,6 +246,19 @@ def test_a_full_disk_is_told_and_the_old_file_is_left(name, processes, folder, t
     assert len(said.read_text().splitlines()) == 1
     assert (tmp_path / "out.h5ad").read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.h5ad", "said"]
+
+
+@pytest.mark.parametrize("room", [500, 1000, 5000, 20_000])
+def test_a_full_disk_is_told_where_modalities_are_written(room, processes, folder, tmp_path):
+    pytest.importorskip("mudata")
+    out, said = tmp_path / "out.h5mu", tmp_path / "said"
+    out.write_bytes(b"old")
+    arguments = ["joint-nmf", "rna.h5ad", "adt.h5ad", "--n-components", "2", "--out", str(out), "--force"]
+    assert shell.finish(processes, shell.command, arguments, str(folder), room, str(said)) == 1
+    assert said.read_text().startswith("unmix: ")
+    assert len(said.read_text().splitlines()) == 1
+    assert out.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5mu", "said"]
 
 
 def test_a_full_file_system_is_told_and_the_old_file_is_left(processes, folder, tmp_path):

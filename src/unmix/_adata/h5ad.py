@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+HEADER = 512
+"""Bytes before the HDF5 part of an h5mu file."""
+
+
 class _PatientFile(io.FileIO):
     """A file that never fails to be written to but keeps the first error: HDF5 can crash when it closes one that does."""
 
@@ -38,6 +42,29 @@ class _PatientFile(io.FileIO):
             return self.tell() if size is None else size
 
 
+@contextmanager
+def _new_file(path: Path, header: bytes = b"", room: int = 0) -> Iterator[Any]:
+    """Give a new HDF5 file to write to, behind so many bytes of room for a header.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or `path` cannot be written to.
+    """
+    import h5py
+
+    with _PatientFile(path, "w+") as disk:
+        try:
+            with h5py.File(disk, "w", userblock_size=room or None) as file:
+                yield file
+            if header:
+                disk.seek(0)
+                disk.write(header.ljust(room, b"\0"))
+        finally:
+            if disk.error is not None:
+                raise OSError(disk.error.errno, disk.error.strerror, str(path))
+
+
 def write_h5ad(adata: "AnnData", path: Path) -> None:
     """Write an object in memory to h5ad.
 
@@ -46,19 +73,47 @@ def write_h5ad(adata: "AnnData", path: Path) -> None:
     OSError
         If the disk is full or `path` cannot be written to.
     """
-    import h5py
     from anndata.io import write_elem
 
+    _without_strings(adata)
+    with _new_file(path) as file:
+        write_elem(file, "/", adata)
+
+
+def write_h5mu(data: Any, path: Path) -> None:
+    """Write a MuData in memory to h5mu, as the format is published.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or `path` cannot be written to.
+    """
+    import mudata
+    from anndata.io import write_elem
+
+    about = {"encoder": "mudata", "encoder-version": mudata.__version__}
+    version = mudata.__mudataversion__
+    header = f"MuData (format-version={version};creator=muon;creator-version={mudata.__version__})".encode()
+    with _new_file(path, header, HEADER) as file:
+        for name in ("obs", "var"):
+            write_elem(file, name, data.strings_to_categoricals(getattr(data, name).copy()))
+        for name in ("obsm", "varm", "obsp", "varp", "uns", "obsmap", "varmap"):
+            write_elem(file, name, dict(getattr(data, name)))
+        for name, part in data.mod.items():
+            _without_strings(part)
+            write_elem(file, f"mod/{name}", part)
+            file[f"mod/{name}"].attrs.update(about)
+            if part.raw is None:
+                file.pop(f"mod/{name}/raw", None)
+        file["mod"].attrs["mod-order"] = list(data.mod)
+        file.attrs.update({"axis": data.axis, "encoding-type": "MuData", "encoding-version": version, **about})
+
+
+def _without_strings(adata: "AnnData") -> None:
+    """Turn columns of strings that repeat into categories, as anndata does when it writes."""
     adata.strings_to_categoricals()
     if adata.raw is not None:
         adata.strings_to_categoricals(adata.raw.var)
-    with _PatientFile(path, "w+") as disk:
-        try:
-            with h5py.File(disk, "w") as file:
-                write_elem(file, "/", adata)
-        finally:
-            if disk.error is not None:
-                raise OSError(disk.error.errno, disk.error.strerror, str(path))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unmix._adata.file_checks import check_hdf5
-from unmix._adata.h5ad import write_h5ad
+from unmix._adata.h5ad import write_h5ad, write_h5mu
 from unmix.cli._files import FileProblem, check_endings, check_outputs, read_data, table, write_outputs
 
 
@@ -181,8 +181,7 @@ def write_object(fitted: Any) -> Callable[[Path], Any]:
 
     def write(path: Path) -> None:
         if path.suffix == ".h5mu":
-            with imported_mudata().set_options(pull_on_update=False):
-                fitted.write(path)
+            write_h5mu(fitted, path)
         else:
             write_h5ad(fitted, path)
 
