@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs lint clean fuzz audit test-oldest
+.PHONY: demo test docs lint clean fuzz audit test-oldest test-newest
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,7 +29,7 @@ lint: .venv/.done
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-audit .venv-oldest demo docs/_build docs/generated docs/tutorials
+	rm -rf .venv .venv-audit .venv-oldest .venv-newest demo docs/_build docs/generated docs/tutorials
 
 # ten thousand hostile cases; a seed and a time of your own: make fuzz SEED=7 BUDGET=600
 fuzz: .venv/.done
@@ -40,9 +40,21 @@ audit:
 	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-# the oldest versions that pyproject.toml claims; torch is the one of constraints.txt
+# the oldest versions that pyproject.toml claims; torch is the one of constraints.txt. One package on the way (of squidpy)
+# says that it ends before Python 3.11, and works.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[dask,mudata]" \
+	.venv-oldest/bin/python -m pip install --quiet --ignore-requires-python --constraint constraints-oldest.txt --editable ".[dask,mudata]" \
 		clarabel daqp hypothesis import-linter pyarrow pytest qpsolvers
 	.venv-oldest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py
+
+# the newest versions of everything but torch, with any Python: make test-newest PYTHON=python3.12
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		more = p['optional-dependencies']; every = p['dependencies'] + more['dask'] + more['mudata']; \
+		print(*[name for name in every if not name.startswith('torch')], sep='\n')" > .venv-newest/wanted.txt
+	.venv-newest/bin/python -m pip install --quiet --requirement .venv-newest/wanted.txt \
+		clarabel daqp hypothesis import-linter pyarrow pytest qpsolvers
+	.venv-newest/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-newest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py

@@ -70,8 +70,9 @@ def _storable_table(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     table.columns = column_names([str(name) for name in table.columns])
     table.index = table.index.astype(str)
-    for name in table.select_dtypes(object).columns:
-        table[name] = pd.Categorical(table[name].astype(str))
+    for name, kind in table.dtypes.items():
+        if isinstance(kind, pd.StringDtype) or (isinstance(kind, np.dtype) and kind.kind == "O"):
+            table[name] = pd.Categorical(table[name].astype(str).astype(object))
     return table
 
 
