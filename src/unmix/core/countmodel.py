@@ -188,7 +188,8 @@ def _smooth(
     model = replace(model, chosen=model.chosen | {"smoothing": f"{used:g}: {how}"})
     if used == 0:
         return fit.run(model, smoothing=chosen)
-    prior = neighbour_prior(*alone, graph, used)
+    weights, variances = alone
+    prior = neighbour_prior(weights, variances, graph, used)
     return fit.run(model, prior.target, prior.precision, smoothing=chosen, desc="count model with neighbours")
 
 
