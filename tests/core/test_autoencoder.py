@@ -161,7 +161,7 @@ def test_last_batches_and_large_counts():
 @pytest.mark.parametrize("width", [5, 8, 16, 24, 64])
 def test_sparse_products_of_any_width_equal_dense_ones(width):
     rng = np.random.default_rng(width)
-    X = sparse.random_array((70, 40), density=0.3, format="csr", dtype=np.float32, rng=rng)
+    X = sparse.random(70, 40, density=0.3, format="csr", dtype=np.float32, random_state=rng)
     W, D = rng.normal(size=(40, width)).astype(np.float32), rng.normal(size=(70, width)).astype(np.float32)
     out, sums = np.full((70, width), np.nan, np.float32), np.ones((40, width), np.float32)
     csr_times(X.indptr, X.indices, X.data, W, out)
