@@ -1,51 +1,85 @@
 """Shrinkage of signatures towards types that are alike: what two types share, each tells of the other.
 
-Symbols: d_g (K) is how far gene g's profile lies from its mean m_g over the types, `d_gk = S_gk / m_g - 1`; its sampling
-variance is n_gk = S_gk / (E_k m_g^2), E_k the exposure of the type (:mod:`unmix.core.shrinkage`).
+Symbols: S_gk is the profile of type k in gene g, V_gk its sampling variance, m_g the gene's mean over types, E_k the exposure
+of the type (:mod:`unmix.core.shrinkage`), n_gk = S_gk E_gk effective counts.
 
 Subtypes differ in few genes and by little, and with some hundred cells each most of what their signatures differ by is
 sampling. A fit then explains one by the other: as in any regression on variables with errors, differences are believed
 too readily and the weights of either are drawn towards each other. Shrinking every entry towards the gene's mean does not
-help, because a gene that no subtype changes may well change between lineages. So the prior has a covariance,
+help, because a gene that no subtype changes may well change between lineages. So the prior has covariances,
 
-    d_g ~ sum_s pi_s N(0, s U),   U (K, K) of mean diagonal 1,   s on a grid,
+    n_gk ~ Poisson(E_gk m_g exp(b_k + d_gk)),   d_g ~ sum_c pi_c N(0, C_c + l 1 1'),
 
-whose U and pi maximise the marginal likelihood over the genes (EM), as in multivariate adaptive shrinkage (Urbut et al.
-2019). Types that go together in most genes are then told apart only where the counts insist. Few counts are not
-normal, and their entries stay as the Gamma prior has them.
+    C_c one of   s U             s on a grid: types go together as U (K, K), of mean diagonal 1, says;
+                 s U + J e_k e_k'   and type k goes alone: a marker.
 
-References: Urbut, S. M. et al. (2019) Flexible statistical methods for estimating and testing effects in genomic studies
-with multiple conditions. Nat. Genet. 51, 187.
+U, pi and the b_k (with which a type's expected counts add up to those seen) maximise a bound on the marginal likelihood over
+the genes, by variational EM for the Poisson log-normal model (Chiquet et al. 2018) with the mixture of multivariate adaptive
+shrinkage (Urbut et al. 2019). Types that go together in most genes are then told apart only where the counts insist. l is
+wide: m_g is only where the search for a gene's level begins.
+
+Cells scatter more than counts do, in some genes far more, and by as much as a gene is expressed: E_gk = E_k / (1 + psi_g S_gk),
+psi_g from the gene's sampling variances over all types.
+
+References: Chiquet, J. et al. (2018) Variational inference for probabilistic Poisson PCA. Ann. Appl. Stat. 12, 2674. Urbut, S. M.
+et al. (2019) Flexible statistical methods for estimating and testing effects in genomic studies with multiple conditions. Nat.
+Genet. 51, 187.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from unmix.core._profile_kernels import LARGEST, fit_profiles, pool_profiles
 from unmix.core.shrinkage import ShrunkProfiles
 
-SCALES = np.array([0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])
-"""Candidate variances s of the relative deviation from the gene's mean."""
-N_EM = 15
-MAX_GENES = 1500
-"""U and pi are estimated from so many genes, evenly spread over their precision."""
+SCALES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 9.0])
+"""Candidate variances s of the log deviation from the gene's mean."""
+BESIDE = (0.03, 0.3)
+"""Those of all types where one goes alone,"""
+ALONE = 2.0
+"""and the variance J of that one."""
+LEVEL = 1.0
+"""Variance l of a gene's level, shared by all types."""
+N_EM = 12
+FULL_ROUNDS = (0, 4, 8)
+"""Rounds of EM that try every covariance on every gene; the others try those that are likely."""
+N_STEPS, TOLERANCE = 15, 1e-3
+N_WARM = 4
+MAX_GENES = 800
+"""U, pi and b are estimated from so many genes, evenly spread over their expected counts."""
 BLOCK = 1000
-ENOUGH = 10.0
-"""Counts at a gene's mean from which those of a type are taken to be normal: an entry of fewer keeps its Gamma posterior."""
-LEAST = 1e-3
-"""An entry is at least so much of its gene's mean."""
+LIKELY, RARE = 1e-3, 1e-5
+"""Least responsibility of a covariance that is improved for a gene, and its least weight over all genes."""
+FAR = 12.0
+"""A covariance whose bound is this much lower after `N_WARM` steps is not refined."""
+PSEUDO_COUNTS = 10.0
+"""Counts at the gene's mean that psi is drawn towards 0 by."""
+FEWEST = 0.5
+"""A gene's variance is at least so much of what the type's exposure says."""
 
 
-def shrink_alike(S: np.ndarray, shrunk: ShrunkProfiles) -> ShrunkProfiles:
+@dataclass(frozen=True)
+class ProfilePrior:
+    """What is common to all genes."""
+
+    U: np.ndarray
+    """Covariance of types, of mean diagonal 1, shape (K, K)."""
+    pi: np.ndarray
+    """Weights of the covariances: the scales of U first, then every type alone, shape (C,)."""
+    offset: np.ndarray
+    """b, shape (K,)."""
+
+
+def shrink_alike(S: np.ndarray, V: np.ndarray, shrunk: ShrunkProfiles) -> ShrunkProfiles:
     """Shrink profiles towards each other as far as their types go together.
 
     Parameters
     ----------
-    S
-        Profiles as measured, shape (G, K).
+    S, V
+        Profiles as measured, and their sampling variances, shape (G, K).
     shrunk
-        Every entry on its own (:func:`unmix.core.shrinkage.shrink_profiles`): exposures, and means that the sampling
-        variances are taken at.
+        Every entry on its own (:func:`unmix.core.shrinkage.shrink_profiles`): exposures, and the genes' means.
 
     Returns
     -------
@@ -58,95 +92,136 @@ def shrink_alike(S: np.ndarray, shrunk: ShrunkProfiles) -> ShrunkProfiles:
     >>> lineage = rng.lognormal(0.0, 1.0, (400, 2))
     >>> truth = np.column_stack([lineage[:, 0], lineage[:, 0], lineage[:, 1]])
     >>> S = rng.poisson(truth * 20) / 20
-    >>> alone = shrink_profiles(S, (S + 0.01) / 20)
-    >>> alike = shrink_alike(S, alone)
+    >>> V = (S + 0.01) / 20
+    >>> alone = shrink_profiles(S, V)
+    >>> alike = shrink_alike(S, V, alone)
     >>> bool(np.std(alike.mean[:, 0] - alike.mean[:, 1]) < 0.5 * np.std(alone.mean[:, 0] - alone.mean[:, 1]))
     True
     """
     used = np.flatnonzero((S.sum(axis=1) > 0) & (shrunk.mean.min(axis=1) > 0))
     if not np.isfinite(shrunk.exposure).all() or used.size < S.shape[1]:
         return shrunk
-    m = shrunk.mean[used].mean(axis=1)
-    d = S[used] / m[:, None] - 1
-    noise = shrunk.mean[used] / shrunk.exposure / m[:, None] ** 2
-    U, pi = _estimate(d, noise)
+    m = shrunk.mean[used].mean(axis=1, keepdims=True)
+    E = exposure_of_entries(S[used], V[used], shrunk.mean[used], shrunk.exposure)
+    n, expected = S[used] * E, m * E
+    order = np.argsort(-expected.mean(axis=1), kind="stable")
+    some = order[np.linspace(0, order.size - 1, min(MAX_GENES, order.size)).round().astype(int)]
+    prior = estimate_prior(n[some], expected[some])
     mean, variance = shrunk.mean.copy(), shrunk.variance.copy()
     for begin in range(0, used.size, BLOCK):
         part = slice(begin, begin + BLOCK)
-        first, second = _posterior_moments(d[part], noise[part], U, pi)
-        rows, scale = used[part], m[part, None]
-        counts = scale * shrunk.exposure
-        trust = counts**2 / (counts**2 + ENOUGH**2)
-        mean[rows] += trust * (scale * np.maximum(1 + first, LEAST) - mean[rows])
-        variance[rows] += trust * (scale**2 * np.maximum(second - first**2, 0.0) - variance[rows])
+        first, second = posterior_moments(n[part], expected[part], prior)
+        mean[used[part]], variance[used[part]] = m[part] * first, m[part] ** 2 * np.maximum(second - first**2, 0.0)
     return replace(shrunk, mean=mean, variance=variance)
 
 
-def _estimate(d: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return U and pi that maximise the marginal likelihood, by EM."""
-    order = np.argsort(noise.mean(axis=1), kind="stable")
-    some = order[np.linspace(0, order.size - 1, min(MAX_GENES, order.size)).round().astype(int)]
-    d, noise, K = d[some], noise[some], d.shape[1]
-    U, pi = _mean_one(np.cov(d.T).reshape(K, K) + 1e-3 * np.eye(K)), np.full(len(SCALES), 1 / len(SCALES))
-    for _ in range(N_EM):
-        rotated = _rotate(d, noise, U)
-        R = _responsibilities(*rotated[:2], pi)
-        pi = np.maximum(R.mean(axis=0), 1e-8)
+def exposure_of_entries(S: np.ndarray, V: np.ndarray, mean: np.ndarray, exposure: np.ndarray) -> np.ndarray:
+    """Return E_gk: by how much a gene's cells scatter beyond counting, over all types, and by its expression in the type.
+
+    Examples
+    --------
+    >>> S = np.full((2, 2), 4.0)
+    >>> exposure_of_entries(S, np.array([[0.4, 0.4], [4.0, 4.0]]), S, np.full(2, 10.0)).round(1)
+    array([[10. , 10. ],
+           [ 1.1,  1.1]])
+    """
+    n = S * exposure
+    beyond = (V * exposure**2 - n).sum(axis=1)
+    psi = beyond / ((n * S).sum(axis=1) + PSEUDO_COUNTS * mean.mean(axis=1))
+    return np.asarray(exposure / np.maximum(1 + psi[:, None] * mean, FEWEST))
+
+
+def estimate_prior(n: np.ndarray, expected: np.ndarray) -> ProfilePrior:
+    """Maximise the bound on the marginal likelihood of counts over U, pi and the offsets.
+
+    Parameters
+    ----------
+    n, expected
+        Effective counts, and those expected of the gene's mean, shape (G, K).
+    """
+    K = n.shape[1]
+    start = np.log((n + 0.5) / (expected + 0.5))
+    U = _mean_one(np.cov((start - start.mean(axis=1, keepdims=True)).T).reshape(K, K) + 0.05 * np.eye(K))
+    n_covariances = len(SCALES) + len(BESIDE) * K
+    pi, offset = np.full(n_covariances, 1 / n_covariances), np.zeros(K)
+    state = _State.begin(n, expected, n_covariances)
+    R = np.ones(state.bounds.shape)
+    for turn in range(N_EM):
+        scaled, C = covariances(U)
+        at = expected * np.exp(offset)
+        P = state.improve(n, at, C, (pi > RARE) & ((R > LIKELY) | (turn in FULL_ROUNDS)), N_WARM)
+        R = responsibilities(state.bounds, pi)
+        pi = np.maximum(R.mean(axis=0), RARE / 10)
         pi /= pi.sum()
-        U = _mean_one(_second_moment(rotated, R, noise) + 1e-6 * np.eye(K))
-    return U, pi
+        second, counts = pool_profiles(at, P, R, LIKELY / 10, state.d, state.v, len(SCALES))
+        U = _next_U(scaled, P, second, R[:, : len(SCALES)].sum(axis=0))
+        offset = offset + np.log(n.sum(axis=0) / counts)
+    return ProfilePrior(U, pi, offset)
+
+
+def posterior_moments(n: np.ndarray, expected: np.ndarray, prior: ProfilePrior) -> tuple[np.ndarray, np.ndarray]:
+    """Return posterior mean and second moment of `exp(b + d)`, shape (G, K)."""
+    scale = np.exp(prior.offset)
+    C, at = covariances(prior.U)[1], expected * scale
+    state = _State.begin(n, at, len(C))
+    state.improve(n, at, C, np.broadcast_to(prior.pi > RARE, state.bounds.shape), N_WARM)
+    near = state.bounds + np.log(prior.pi)
+    state.improve(n, at, C, near > near.max(axis=1, keepdims=True) - FAR, N_STEPS)
+    R = responsibilities(state.bounds, prior.pi)
+    moments = [
+        np.einsum("gj,gjk->gk", R, np.exp(np.minimum(power * (state.d + power * state.v / 2), power * LARGEST)))
+        for power in (1, 2)
+    ]
+    return moments[0] * scale, moments[1] * scale**2
+
+
+def covariances(U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return s U for every scale, and all covariances of d with the gene's level in them."""
+    K = len(U)
+    scaled = SCALES[:, None, None] * U
+    alone = [s * U + np.diag(ALONE * (np.arange(K) == k)) for s in BESIDE for k in range(K)]
+    return scaled, np.concatenate([scaled, alone]) + LEVEL + 1e-7 * np.eye(K)
+
+
+def responsibilities(bounds: np.ndarray, pi: np.ndarray) -> np.ndarray:
+    """Return the posterior probability of every covariance, shape (G, C)."""
+    log_p = bounds + np.log(pi)
+    R = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    return np.asarray(R / R.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class _State:
+    """Normal posteriors of the log deviations of every gene under every covariance, improved in place."""
+
+    d: np.ndarray
+    v: np.ndarray
+    """Diagonal of the covariance; both of shape (G, C, K)."""
+    bounds: np.ndarray
+    """Shape (G, C)."""
+
+    @staticmethod
+    def begin(n: np.ndarray, expected: np.ndarray, n_covariances: int) -> "_State":
+        shape = (len(n), n_covariances, n.shape[1])
+        d = np.broadcast_to(np.log((n + 0.5) / (expected + 0.5))[:, None], shape).copy()
+        return _State(d, np.broadcast_to((1 / (n + 1))[:, None], shape).copy(), np.full(shape[:2], -np.inf))
+
+    def improve(self, n: np.ndarray, expected: np.ndarray, C: np.ndarray, wanted: np.ndarray, steps: int) -> np.ndarray:
+        """Take steps under the covariances wanted; return their inverses."""
+        P = np.linalg.inv(C)
+        fit_profiles(n, expected, P, np.linalg.slogdet(P)[1], wanted, self.d, self.v, self.bounds, steps, TOLERANCE)
+        return P
+
+
+def _next_U(scaled: np.ndarray, P: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the expectation of e e' / s over genes and scales, e being d without the gene's level."""
+    total = np.zeros_like(scaled[0])
+    for s, sU, precision, moment, n_genes in zip(SCALES, scaled, P, second, weight, strict=False):
+        share = sU @ precision  # E[e | d] = share d
+        total += (share @ moment @ share.T + n_genes * (sU - share @ sU)) / s
+    U = total / weight.sum()
+    return _mean_one((U + U.T) / 2 + 1e-6 * np.eye(len(U)))
 
 
 def _mean_one(U: np.ndarray) -> np.ndarray:
     return U * len(U) / np.trace(U)
-
-
-Rotated = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _rotate(d: np.ndarray, noise: np.ndarray, U: np.ndarray) -> Rotated:
-    """Return every gene's deviations along the axes of U in units of noise, the variances there, and the axes.
-
-    `diag(n)^-1/2 U diag(n)^-1/2 = Q diag(v) Q'`: along Q the covariance of `diag(n)^-1/2 d` is `s v + 1` for every s.
-    """
-    unit = 1 / np.sqrt(noise)
-    values, Q = np.linalg.eigh(U * unit[:, :, None] * unit[:, None, :])
-    return np.einsum("gkl,gk->gl", Q, d * unit), np.maximum(values, 0.0), Q
-
-
-def _responsibilities(z: np.ndarray, v: np.ndarray, pi: np.ndarray) -> np.ndarray:
-    """Posterior probability of every scale, shape (G, A)."""
-    total = SCALES[:, None, None] * v + 1
-    log_p = -0.5 * (z**2 / total + np.log(total)).sum(axis=2).T + np.log(pi)
-    R = np.exp(log_p - log_p.max(axis=1, keepdims=True))
-    return R / R.sum(axis=1, keepdims=True)
-
-
-def _second_moment(rotated: Rotated, R: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return the expectation of d d' / s over genes and scales, the next U."""
-    z, v, Q = rotated
-    axes = Q * np.sqrt(noise)[:, :, None]
-    gain = SCALES[:, None, None] * v / (SCALES[:, None, None] * v + 1)
-    weight = (R / SCALES).T[:, :, None]
-    spread = (weight * gain).sum(axis=0)
-    out = np.einsum("gkl,gl,gml->km", axes, spread, axes, optimize=True)
-    for w, g in zip(weight, gain, strict=True):
-        means = np.einsum("gkl,gl->gk", axes, g * z) * np.sqrt(w)
-        out += means.T @ means
-    return out / len(z)
-
-
-def _posterior_moments(
-    d: np.ndarray, noise: np.ndarray, U: np.ndarray, pi: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and second moment of d, shape (G, K)."""
-    z, v, Q = _rotate(d, noise, U)
-    R = _responsibilities(z, v, pi)
-    axes = Q * np.sqrt(noise)[:, :, None]
-    first, second = np.zeros_like(d), np.zeros_like(d)
-    for s, r in zip(SCALES, R.T, strict=True):
-        gain = s * v / (s * v + 1)
-        mean = np.einsum("gkl,gl->gk", axes, gain * z)
-        first += r[:, None] * mean
-        second += r[:, None] * (mean**2 + np.einsum("gkl,gl->gk", axes**2, gain))
-    return first, second
