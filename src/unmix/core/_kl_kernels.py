@@ -23,6 +23,26 @@ from unmix.core._nmf_kernels import (
 )
 
 
+def _four_sums(builder: Any, vectors: list[Any]) -> Any:
+    """Return the sums of the lanes of four vectors as one vector of four, which takes fewer steps than one by one."""
+    width = vectors[0].type.count
+
+    def shuffled(a: Any, b: Any, lanes: list[int]) -> Any:
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+    def folded(a: Any, b: Any, step: int) -> Any:
+        """Interleave a and b by groups of `step` lanes and add neighbouring groups up."""
+        low = [i + width * (i // step % 2) - step * (i // step % 2) for i in range(width)]
+        return builder.fadd(shuffled(a, b, low), shuffled(a, b, [i + step for i in low]), flags=("fast",))
+
+    pairs = [folded(vectors[0], vectors[1], 1), folded(vectors[2], vectors[3], 1)]
+    groups = folded(*pairs, 2)
+    parts = [shuffled(groups, groups, list(range(i, i + 4))) for i in range(0, width, 4)]
+    while len(parts) > 1:
+        parts = [builder.fadd(a, b, flags=("fast",)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
 def _make_quotients(width: int) -> Any:
     @intrinsic
     def quotients(typing, data, indices, start, stop, H, W, at, r, v):  # type: ignore[no-untyped-def]
@@ -36,18 +56,41 @@ def _make_quotients(width: int) -> Any:
             name = f"llvm.vector.reduce.fadd.v{width}f{sig.args[4].dtype.bitwidth}"
             add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(element, [element, vector]), name)
             zero = ir.Constant(element, 0.0)
-            total = cgutils.alloca_once(builder, vector)
-            builder.store(ir.Constant(vector, [0.0] * width), total)
+            totals = [cgutils.alloca_once(builder, vector) for _ in range(4)]
+            for total in totals:
+                builder.store(ir.Constant(vector, [0.0] * width), total)
             wv = _load(builder, _vector_at(builder, w, offset, vector), align)
-            with cgutils.for_range_slice(builder, first, last, ir.Constant(_INT, 1), _INT) as (p, _):
+
+            def loadings(p: Any) -> Any:
                 row = builder.mul(_column(builder, j, p), ir.Constant(_INT, width))
-                hv = _load(builder, _vector_at(builder, h, row, vector), align)
+                return _load(builder, _vector_at(builder, h, row, vector), align)
+
+            def accumulate(ratio: Any, hv: Any, total: Any) -> None:
+                builder.store(_fma(builder, _splat(builder, ratio, vector), hv, builder.load(total)), total)
+
+            one, four = ir.Constant(_INT, 1), ir.Constant(_INT, 4)
+            whole = builder.sub(last, builder.srem(builder.sub(last, first), four))
+            quad = ir.VectorType(element, 4)
+            with cgutils.for_range_slice(builder, first, whole, four, _INT) as (p, _):
+                hs = [loadings(builder.add(p, ir.Constant(_INT, i))) for i in range(4)]
+                fitted = _four_sums(builder, [builder.fmul(wv, hv, flags=("fast",)) for hv in hs])
+                ratios = builder.fdiv(_load(builder, _vector_at(builder, x, p, quad), align), fitted)
+                none = ir.Constant(quad, [0.0] * 4)
+                ratios = builder.select(builder.fcmp_ordered(">", fitted, none), ratios, none)
+                _store(builder, ratios, _vector_at(builder, quotient, builder.sub(p, first), quad), align)
+                for i, (hv, total) in enumerate(zip(hs, totals, strict=True)):
+                    accumulate(builder.extract_element(ratios, ir.Constant(ir.IntType(32), i)), hv, total)
+            with cgutils.for_range_slice(builder, whole, last, one, _INT) as (p, _):
+                hv = loadings(p)
                 fitted = builder.call(add, [zero, builder.fmul(wv, hv, flags=("fast",))], fastmath=("fast",))
                 ratio = builder.fdiv(builder.load(builder.gep(x.data, [p])), fitted)
                 ratio = builder.select(builder.fcmp_ordered(">", fitted, zero), ratio, zero)
                 builder.store(ratio, builder.gep(quotient.data, [builder.sub(p, first)]))
-                builder.store(_fma(builder, _splat(builder, ratio, vector), hv, builder.load(total)), total)
-            _store(builder, builder.load(total), _vector_at(builder, out, ir.Constant(_INT, 0), vector), align)
+                accumulate(ratio, hv, totals[0])
+            sums = [builder.load(total) for total in totals]
+            halves = [builder.fadd(a, b, flags=("fast",)) for a, b in zip(sums[:2], sums[2:], strict=True)]
+            gathered = builder.fadd(*halves, flags=("fast",))
+            _store(builder, gathered, _vector_at(builder, out, ir.Constant(_INT, 0), vector), align)
             return context.get_dummy_value()
 
         return signature, emit
