@@ -36,7 +36,7 @@ def _four_sums(builder: Any, vectors: list[Any]) -> Any:
         return builder.fadd(shuffled(a, b, low), shuffled(a, b, [i + step for i in low]), flags=("fast",))
 
     pairs = [folded(vectors[0], vectors[1], 1), folded(vectors[2], vectors[3], 1)]
-    groups = folded(*pairs, 2)
+    groups = folded(pairs[0], pairs[1], 2)
     parts = [shuffled(groups, groups, list(range(i, i + 4))) for i in range(0, width, 4)]
     while len(parts) > 1:
         parts = [builder.fadd(a, b, flags=("fast",)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
