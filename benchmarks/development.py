@@ -115,7 +115,9 @@ def main() -> None:
     if not DATA.exists():
         print("needs ../shared/data beside the project")
         return
-    print(pd.DataFrame({name: measure(*make()) for name, make in POOLS.items()}).T.to_string(float_format="{:.4f}".format))
+    print(
+        pd.DataFrame({name: measure(*make()) for name, make in POOLS.items()}).T.to_string(float_format="{:.4f}".format)
+    )
 
 
 if __name__ == "__main__":
