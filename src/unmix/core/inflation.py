@@ -31,6 +31,8 @@ from scipy.special import expit, ndtr
 
 from unmix.core._zinb_kernels import compiled
 
+DIGITS = 10
+"""Decimals that are kept: with some NumPy the sixteenth digit depends on where an array lies in memory."""
 BINS, WIDTH = 64, 0.125
 """Intervals of the log mean around the gene's own, and their width."""
 _FROM = np.unique(np.r_[np.arange(32), np.geomspace(32, 2**20, 60).astype(int)])
@@ -167,7 +169,8 @@ def zero_inflation(table: Table, centre: np.ndarray, prior: tuple[float, float] 
     price = np.maximum(gain - expected + math.log(EVIDENCE), 0)
     power = ndtr(np.sqrt(2 * gain) - np.sqrt(2 * price))
     score = evidence[:, 1] - evidence[:, 0] - math.log(EVIDENCE)
-    return Inflation(*(np.where(silent, np.nan, v) for v in (score, dropout, log_theta, power)))
+    found = (np.where(silent, np.nan, v) for v in (score, dropout, log_theta, power))
+    return Inflation(*(np.round(v, DIGITS) for v in found))
 
 
 def dispersion_prior(table: Table, offsets: np.ndarray) -> tuple[float, float]:
