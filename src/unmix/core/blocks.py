@@ -25,6 +25,7 @@ from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from unmix._settings import progress
+from unmix.core._stacking import added, filled, stacked, stacked_and_added
 from unmix.core.cluster import active_client, chunk_values, computed, run_on_cluster
 
 Block: TypeAlias = "np.ndarray | sparse.csr_array"
@@ -189,7 +190,7 @@ def map_rows(
     >>> map_rows(lambda block, k: block.sum(axis=1) * k, np.ones((5, 3)), constants=(2.0,), block_rows=2)
     array([6., 6., 6., 6., 6.])
     """
-    out = _filled(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked), X.shape[0])
+    out = filled(_run(f, X, aligned, constants, n_jobs, block_rows, desc, stacked), X.shape[0])
     return _call(f, as_block(as_rows(X)[0:0]), [a[0:0] for a in aligned], constants) if out is None else out
 
 
@@ -237,7 +238,7 @@ def reduce_rows(
     array([[20., 26.],
            [26., 35.]])
     """
-    return _added(_run(f, X, aligned, constants, n_jobs, block_rows, desc, _added))
+    return added(_run(f, X, aligned, constants, n_jobs, block_rows, desc, added))
 
 
 def map_reduce_rows(
@@ -265,59 +266,11 @@ def map_reduce_rows(
 
     def rows() -> Iterator[Any]:
         nonlocal total
-        for part, sums in _run(f, X, aligned, constants, n_jobs, block_rows, desc, _stacked_and_added):
-            total = sums if total is None else _added([total, sums])
+        for part, sums in _run(f, X, aligned, constants, n_jobs, block_rows, desc, stacked_and_added):
+            total = sums if total is None else added([total, sums])
             yield part
 
-    return _filled(rows(), X.shape[0]), total
-
-
-def _stacked(parts: Iterable[Any]) -> Any:
-    """Stack arrays, or tuples of arrays."""
-    parts = list(parts)
-    if isinstance(parts[0], tuple):
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    return np.concatenate(parts)
-
-
-def _filled(parts: Iterable[Any], n: int) -> Any:
-    """Stack arrays, or tuples of arrays, of n rows in all into memory that is taken once; None where there are none."""
-    out: Any = None
-    start = 0
-    for part in parts:
-        columns = part if isinstance(part, tuple) else (part,)
-        if out is None:
-            out, single = [np.empty((n, *column.shape[1:]), column.dtype) for column in columns], part is not columns
-        stop = start + len(columns[0])
-        for i, column in enumerate(columns):
-            if column.dtype != out[i].dtype:
-                out[i] = out[i].astype(np.result_type(out[i], column))
-            out[i][start:stop] = column
-        start = stop
-    return out if out is None else out[0] if single else tuple(out)
-
-
-def _added(parts: Iterable[Any]) -> Any:
-    """Add up numbers or arrays, or tuples of them, one after the other."""
-    total: Any = None
-    for part in parts:
-        if total is None:
-            total = part
-        elif isinstance(part, tuple):
-            total = tuple(a + b for a, b in zip(total, part, strict=True))
-        else:
-            total = total + part
-    return total
-
-
-def _stacked_and_added(parts: Iterable[tuple[Any, tuple[Any, ...]]]) -> tuple[Any, Any]:
-    """Stack the first, add up the second of pairs."""
-    rows: list[np.ndarray] = []
-    total: Any = None
-    for part, sums in parts:
-        rows.append(part)
-        total = sums if total is None else _added([total, sums])
-    return np.concatenate(rows), total
+    return filled(rows(), X.shape[0]), total
 
 
 def _call(f: Callable[..., Any], block: Block, aligned: Sequence[Any], constants: Sequence[Any]) -> Any:
