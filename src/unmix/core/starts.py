@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from unmix.core._nmf_kernels import LANES
 from unmix.core.blocks import take_rows
-from unmix.core.svd import SVD, svd
+from unmix.core.svd import SVD, rough_svd
 
 STARTS = ("auto", "sample", "nndsvd", "nndsvda", "random")
 LARGEST_SAMPLE = 4096
@@ -117,8 +116,7 @@ def nndsvd_start(
     array([[3., 0.],
            [6., 0.]])
     """
-    triplets = svd(X, k, n_passes=4, oversampling=LANES - k % LANES, rng=rng, n_jobs=n_jobs, dtype=dtype)
-    start = nndsvd(triplets)
+    start = nndsvd(rough_svd(X, k, rng=rng, n_jobs=n_jobs, dtype=dtype))
     if not fill:
         return start
     return Start(np.where(start.W > 0, start.W, mean), np.where(start.H > 0, start.H, mean))

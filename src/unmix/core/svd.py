@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import qr
 
-from unmix.core._nmf_kernels import padded, times, transpose_times
+from unmix.core._nmf_kernels import LANES, padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows
 
 OVERSAMPLING = 10
@@ -107,6 +107,38 @@ def svd(
     return SVD(U, S, V, mean, float(total - n_obs * (mean @ mean)))
 
 
+def rough_svd(
+    X: Any, n_components: int, *, n_passes: int = 4, rng: Any = 0, n_jobs: int = 1, dtype: Any = np.float64
+) -> SVD:
+    """Return the leading triplets about as well as a start needs them, by iterating on a subspace.
+
+    A pass is two products and one small QR decomposition, where :func:`svd` keeps a basis that grows.
+
+    Parameters
+    ----------
+    X, n_components, n_passes, rng, n_jobs, dtype
+        As of :func:`svd`, without centring; two more passes are made.
+
+    Examples
+    --------
+    >>> rough_svd(np.outer([3.0, 4.0], [0.0, 1.0]), 1).S
+    array([5.])
+    """
+    X = as_rows(X)
+    n_obs, n_vars = X.shape
+    check_components(n_components, min(n_obs, n_vars))
+    walk: dict[str, Any] = {"n_jobs": n_jobs, "desc": "svd"}
+    width = min(-(-n_components // LANES) * LANES + LANES, n_obs, n_vars)
+    K = np.random.default_rng(rng).standard_normal((n_vars, width))
+    for _ in range(n_passes):
+        K = _orthonormal(reduce_rows(_square_product, X, constants=(padded(K, dtype),), **walk)[:, :width])
+    AK = map_rows(times, X, constants=(padded(K, dtype),), **walk)[:, :width].astype(np.float64, copy=False)
+    vectors = np.linalg.eigh(AK.T @ AK)[1][:, ::-1][:, :n_components]
+    US, V = AK @ vectors, K @ vectors
+    S = np.linalg.norm(US, axis=0)
+    return SVD(US / np.where(S > 0, S, 1), S, V, np.zeros(n_vars), np.nan)
+
+
 def check_components(n_components: int, limit: int) -> None:
     """Refuse a number of components that is no integer between 1 and `limit`."""
     whole = isinstance(n_components, int | np.integer) and not isinstance(n_components, bool)
@@ -129,6 +161,10 @@ def _normal_product(block: Block, K: np.ndarray, mean: np.ndarray) -> np.ndarray
     """Return this block's part of A'A K."""
     AK = _centred_product(block, K, mean)
     return transpose_times(block, AK) - np.outer(mean, AK.sum(axis=0, dtype=np.float64))
+
+
+def _square_product(block: Block, K: np.ndarray) -> np.ndarray:
+    return transpose_times(block, times(block, K))
 
 
 def _orthonormal(K: np.ndarray) -> np.ndarray:
