@@ -1,6 +1,7 @@
 """Nothing in the package can run what a file holds: no pickle, no eval, no shell, no unchecked download."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -63,5 +64,14 @@ def test_a_download_without_its_checksum_is_refused():
 def test_a_header_that_says_more_than_the_file_holds_is_refused_before_it_is_read(header, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(header.to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match="damaged"):
+        um.load(path)
+
+
+def test_numbers_of_a_kind_that_numpy_lacks_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    about = {"format": "unmix.autoencoder/1"}
+    header = json.dumps({"__metadata__": about, "w": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"00")
     with pytest.raises(ValueError, match="damaged"):
         um.load(path)

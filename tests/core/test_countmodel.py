@@ -123,6 +123,12 @@ def test_genes_that_no_type_changes_are_the_ones_left_out():
     np.testing.assert_array_equal(keep_informative(S), [0, 1, 2])
 
 
+def test_profiles_that_differ_by_chance_alone_are_refused():
+    S = np.column_stack([np.arange(1.0, 31), np.arange(1.0, 31) + 0.01 * (np.arange(30) % 2)])
+    with pytest.raises(ValueError, match="beyond chance"):
+        countmodel.fit_count_model(np.ones((4, 30)), S, S * 1e200)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="must share"):
         fit_count_model(np.ones((2, 3)), np.ones((4, 2)))

@@ -83,6 +83,16 @@ def test_a_type_of_one_cell_gives_finite_numbers(cells):
     np.testing.assert_array_equal(found.p_values[:, 2], 1)
 
 
+def test_where_no_type_has_two_cells_variances_are_those_of_counting():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(50, 0.5), 3)
+    draws = [rng.multinomial(20_000, row, 400) for row in p]
+    spread = np.stack([np.var(1e4 * x / 20_000, axis=0) for x in draws])
+    one = signatures_from_moments(moments(np.stack([x[0] for x in draws]).astype(float), np.arange(3), 3), min_cells=0)
+    seen = p > 0.01
+    np.testing.assert_allclose((one.variances.T[seen] / spread[seen]).mean(), 1, atol=0.15)
+
+
 def test_the_number_of_markers_has_the_smallest_condition_number(cells):
     found = signatures_from_moments(moments(*cells, 3))
     choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=(2, 15))

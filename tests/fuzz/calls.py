@@ -407,7 +407,7 @@ def _short(what: Any) -> str:
 
 def spoil(data: Any, random: Random) -> tuple[Any, str]:
     """Return data with something wrong, and what."""
-    if isinstance(data, dict):
+    if isinstance(data, dict) and data:
         key = random.choice(list(data))
         part, what = spoil(data[key], random)
         return {**data, key: part}, f"{key}: {what}"

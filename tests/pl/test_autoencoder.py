@@ -42,5 +42,9 @@ def test_refuses_what_is_not_there(cells):
         um.pl.denoised(cells, ["CD3D", "MS4A1"], key="vae", show=False)
     with pytest.raises(ValueError, match="were not denoised"):
         um.pl.denoised(cells, ["CD3D", "NKG7"], show=False)
-    with pytest.raises(KeyError, match="no such gene"):
+    with pytest.raises(KeyError, match="lacks the genes"):
         um.pl.denoised(cells, ["CD3D", "nothing"], show=False)
+    twice = cells.copy()
+    twice.var_names = [*twice.var_names[:-1], "CD3D"]
+    with pytest.raises(ValueError, match="must be unique"):
+        um.pl.denoised(twice, ["CD3D", "MS4A1"], show=False)

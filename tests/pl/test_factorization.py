@@ -57,6 +57,15 @@ def test_consensus_is_drawn_as_stored(cells):
     plt.close("all")
     with pytest.raises(KeyError, match="not in this AnnData"):
         um.pl.consensus(cells[:5], show=False)
+    without = cells.copy()
+    del without.obsm["X_metagenes"]
+    with pytest.raises(KeyError, match="run the tool again"):
+        um.pl.consensus(without, show=False)
+
+
+def test_no_genes_are_no_picture(cells):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        um.pl.loadings(cells[:, :0].copy(), show=False)
 
 
 def test_top_genes_lead_their_component(cells):

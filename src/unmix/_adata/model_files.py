@@ -102,7 +102,7 @@ def load(path: str | Path) -> "AnnData":
                 msg = f"{path} holds no autoencoder of this package; its format is {about.get('format')!r}."
                 raise ValueError(msg)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, TypeError) as error:  # TypeError: a kind of numbers that NumPy lacks
         msg = f"{path} is damaged: {error}"
         raise ValueError(msg) from error
     entry = _entry_of(path, about, tensors)

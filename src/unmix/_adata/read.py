@@ -178,7 +178,8 @@ def summarise_rows(matrix: Matrix, *, n_jobs: int = 1) -> RowSummary:
 def _summarise_block(block: Block) -> tuple[np.ndarray, ...]:
     values: np.ndarray = block.data if sparse.issparse(block) else block  # type: ignore[assignment]
     n = block.shape[0]
-    totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+    with np.errstate(invalid="ignore"):  # of both infinities; what is not finite is refused with its own message
+        totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
     smallest = float(values.min()) if values.size else 0.0
     largest = max(abs(float(values.max())), abs(smallest)) if values.size else 0.0
     whole = values.dtype.kind in "biu" or bool(np.all(values == np.floor(values)))

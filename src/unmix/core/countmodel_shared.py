@@ -152,6 +152,9 @@ def _shrink(S: np.ndarray, V: np.ndarray | None, between: np.ndarray | None) -> 
         return ShrunkProfiles(S[genes], nothing, np.full(S.shape[1], np.inf), np.zeros_like(STRENGTHS)), genes
     shrunk = shrink_profiles(S, V)
     genes = keep_informative(shrunk.mean)
+    if len(genes) == 0:
+        msg = "no gene differs between the types beyond chance; the reference has too few cells to tell them apart."
+        raise ValueError(msg)
     alike = shrink_alike(S[genes], V[genes], replace(shrunk, mean=shrunk.mean[genes], variance=shrunk.variance[genes]))
     extra = 0.0 if between is None else between[genes, None] * alike.mean**2
     return replace(alike, variance=alike.variance + extra), genes

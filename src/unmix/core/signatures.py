@@ -163,7 +163,7 @@ def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
     within = np.maximum(SCALE**2 * m.share_squared - n * mean**2, 0.0)  # sums of squares about the type's mean
     few = m.n_cells < min_cells
     pooled = mean.mean(axis=0)
-    variances = _moderated_variances(mean, within, m.n_cells) / n
+    variances = _moderated_variances(mean, within, m) / n
     distance = ((mean - pooled) ** 2).sum(axis=1)
     weight = np.where(few, np.minimum(variances.sum(axis=1) / np.maximum(distance, 1e-300), 1.0), 0.0)
     profiles = (1 - weight[:, None]) * mean + weight[:, None] * pooled
@@ -208,7 +208,7 @@ def with_donors(signatures: Signatures, m: Moments) -> Signatures:
     n = np.maximum(m.n_cells, 1.0)[:, None]
     mean = SCALE * m.share / n
     within = np.maximum(SCALE**2 * m.share_squared - n * mean**2, 0.0)
-    variance = _moderated_variances(mean, within, np.maximum(m.n_cells, 1.0)) / n
+    variance = _moderated_variances(mean, within, m) / n
     shape = (K, -1, mean.shape[1])
     found = combine_donors(mean.reshape(shape), variance.reshape(shape), m.n_cells.reshape(K, -1) > 0)
     weight = signatures.shrinkage[:, None]  # of the pooled mean, for types with few cells
@@ -244,14 +244,17 @@ def _log_shares(block: Block) -> sparse.csr_array:
     return shares
 
 
-def _moderated_variances(mean: np.ndarray, within: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+def _moderated_variances(mean: np.ndarray, within: np.ndarray, m: Moments) -> np.ndarray:
     """Variance of a cell about its type's mean, drawn towards Fano factor x mean with `PRIOR_DF` cells' weight.
 
     A gene's Fano factor is pooled over the types, so that an entry seen in no cell of a small type has a variance too.
+    Where no type has two cells, it is that of counting alone.
     """
+    n_cells = np.maximum(m.n_cells, 1.0)
     total = within.sum(axis=0)
     expected = ((n_cells - 1.0)[:, None] * mean).sum(axis=0)
-    overall = total.sum() / max(expected.sum(), 1e-300)
+    several = expected.sum() > 0
+    overall = total.sum() / expected.sum() if several else SCALE * m.n_cells.sum() / m.depth.sum()
     fano = np.where(expected > 0, total / np.where(expected > 0, expected, 1.0), overall)
     floor = (n_cells @ mean) / n_cells.sum() / n_cells.sum()  # one count's worth, spread over all cells
     prior = fano * np.maximum(mean, floor)

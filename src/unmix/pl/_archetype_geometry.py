@@ -151,7 +151,12 @@ def archetype_tree(
     from scipy.cluster.hierarchy import dendrogram
 
     entry = stored_entry(adata, key, TOOL)
-    linkage = np.asarray(entry["linkage"], dtype=float)
+    linkage = np.atleast_2d(np.asarray(entry["linkage"], dtype=float))
+    if linkage.shape[1:] != (4,):
+        msg = (
+            f"the tree under {key!r} must have rows of four numbers, has the shape {linkage.shape}; run the tool again."
+        )
+        raise ValueError(msg)
     if len(linkage) == 0:
         msg = f"{key!r} holds one archetype; a tree needs two."
         raise ValueError(msg)

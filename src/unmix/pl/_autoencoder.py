@@ -11,7 +11,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import positions, stored_entry
 from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -167,10 +167,7 @@ def _two_columns(adata: AnnData, genes: Sequence[str], key: str) -> np.ndarray:
     if name not in adata.layers:
         msg = f"no layer {name!r}; call `unmix.tl.denoise(adata, key={key!r})` first."
         raise KeyError(msg)
-    columns = adata.var_names.get_indexer(list(genes))
-    if (columns < 0).any():
-        msg = f"no such gene: {[g for g, c in zip(genes, columns, strict=True) if c < 0]}."
-        raise KeyError(msg)
+    columns = positions(adata, genes)
     sums = np.nansum(map_rows(_some, adata.layers[name], constants=(columns,)), axis=0)
     missing = [g for g, total in zip(genes, sums, strict=True) if not total]
     if missing:

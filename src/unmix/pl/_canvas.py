@@ -30,7 +30,7 @@ def panels(
     Raises
     ------
     ValueError
-        If the caller gave another number of axes.
+        If the caller gave another number of axes, or there is nothing to draw.
     """
     if ax is not None:
         given = list(np.ravel(np.asarray(ax, dtype=object)))
@@ -40,6 +40,9 @@ def panels(
         return given
     from matplotlib import pyplot as plt
 
+    if n == 0:
+        msg = "there is nothing to draw; the result has no genes or components in this object."
+        raise ValueError(msg)
     columns = max(1, min(columns, n))
     rows = -(-n // columns)
     height = float(np.clip(size * aspect, 1.5, 8.0))

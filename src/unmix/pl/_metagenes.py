@@ -67,7 +67,7 @@ def consensus(
     if (rows < 0).any():
         msg = f"{int((rows < 0).sum())} cells of the consensus under {key!r} are not in this AnnData."
         raise KeyError(msg)
-    usages = np.nan_to_num(np.asarray(adata.obsm[keys.EMBEDDING + key])[rows])
+    usages = np.nan_to_num(stored_array(adata, "obsm", keys.EMBEDDING + key)[rows])
     program, k = usages.argmax(axis=1), usages.shape[1]
     colours = palette(adata, key, [str(c + 1) for c in range(k)])
     side, panel = _side_and_panel() if ax is None else panels(ax, 2)
