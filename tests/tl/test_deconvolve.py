@@ -110,6 +110,28 @@ def test_problems_with_the_reference_are_named():
     assert not mixtures.obsm
 
 
+def test_mistakes_with_cells_as_reference_are_named(spots, blood):
+    cells = blood[1].copy()
+    cells.obs["mito"] = np.linspace(0, 1, cells.n_obs)
+    cells.obs["total"] = np.arange(cells.n_obs)
+    for measured in ("mito", "total"):  # every value would be a type
+        with pytest.raises(ValueError, match=f"'{measured}'.* measurements"):
+            um.tl.deconvolve(spots, cells, groupby=measured)
+    with pytest.raises(TypeError, match="given by name, as in groupby="):
+        um.tl.deconvolve(spots, cells, "cell_type")
+    with pytest.raises(KeyError, match="layers of the reference"):
+        um.tl.deconvolve(spots, cells, groupby="cell_type", reference_layer="counts")
+    with pytest.raises(KeyError, match="to_adata"):
+        um.tl.deconvolve(spots, cells, groupby="cell_type", layer="raw")
+    cells.var_names = [*cells.var_names[:1], *cells.var_names[:-1]]
+    with pytest.raises(ValueError, match="in the reference"):
+        um.tl.deconvolve(spots, cells, groupby="cell_type")
+    other = blood[1].copy()
+    other.var_names = [f"g{i}" if i else name for i, name in enumerate(spots.var_names)]
+    with pytest.raises(ValueError, match="1 of .* shared.*symbols"):
+        um.tl.deconvolve(spots, other, groupby="cell_type")
+
+
 def test_warnings_name_collinear_types_lost_markers_and_case():
     mixtures, signature, _ = bulk()
     twins = signature.assign(e=2 * signature["a"])

@@ -71,6 +71,8 @@ def test_refusals():
         um.tl.joint_nmf(data, 2, align=True, online=2)
     with pytest.raises(ValueError, match="`n_components` must be"):
         um.tl.joint_nmf(data, 0)
+    with pytest.raises(KeyError, match="`batch_key` 'nothing'"):
+        um.tl.joint_nmf(data["rna"], 2, batch_key="nothing")
     with pytest.raises(KeyError, match="layer"):
         um.tl.joint_nmf(data, 2, layer={"rna": "nothing"})
     data["adt"].obs_names = [f"other{i}" for i in range(200)]

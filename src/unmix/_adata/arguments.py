@@ -128,7 +128,11 @@ def check_arguments(
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        msg = f"`{function.__name__}`: {error}; it takes {', '.join(signature.parameters)}."
+        named = [name for name, option in signature.parameters.items() if option.kind is option.KEYWORD_ONLY]
+        hint = (
+            f" {named[0]!r} and what follows are given by name, as in {named[0]}=..." if named and len(args) > 1 else ""
+        )
+        msg = f"`{function.__name__}`: {error}; it takes {', '.join(signature.parameters)}.{hint}"
         raise TypeError(msg) from None
     bound.apply_defaults()
     for name, value in bound.arguments.items():

@@ -60,7 +60,7 @@ class Conditions:
                 raise ValueError(msg)
             index = np.full(adata.n_obs, self.batches.index(batch))
         elif self.batch_key is not None:
-            index = _codes(adata, self.batch_key, self.batches)
+            index = _codes(adata, self.batch_key, self.batches, "batch_key")
         else:
             index = np.zeros(adata.n_obs, np.int64)
         one_hot = np.eye(len(self.batches), dtype=np.float32)[index][:, : None if self.batch_key is not None else 0]
@@ -95,7 +95,9 @@ def read_conditions(adata: "AnnData", batch_key: str | None, covariates: str | S
         If a number is missing or all values of a column are.
     """
     names = [covariates] if isinstance(covariates, str) else list(covariates or [])
-    batches = ("",) if batch_key is None else tuple(map(str, read_labels(adata, batch_key).categories))
+    batches = (
+        ("",) if batch_key is None else tuple(map(str, read_labels(adata, batch_key, name="batch_key").categories))
+    )
     return Conditions(batch_key, batches, tuple(_learn(adata, name) for name in names))
 
 
@@ -103,7 +105,7 @@ def _learn(adata: "AnnData", name: str) -> Covariate:
     if name in adata.obs and pd.api.types.is_numeric_dtype(adata.obs[name]) and adata.obs[name].dtype != bool:
         values = _numbers(adata, name)
         return Covariate(name, (), float(values.mean()), float(values.std()) or 1.0)
-    return Covariate(name, tuple(map(str, read_labels(adata, name).categories)))
+    return Covariate(name, tuple(map(str, read_labels(adata, name, name="covariates").categories)))
 
 
 def _numbers(adata: "AnnData", name: str) -> np.ndarray:
@@ -117,8 +119,9 @@ def _numbers(adata: "AnnData", name: str) -> np.ndarray:
     return values
 
 
-def _codes(adata: "AnnData", name: str, known: tuple[str, ...]) -> np.ndarray:
-    labels = read_labels(adata, name)
+def _codes(adata: "AnnData", name: str, known: tuple[str, ...], option: str = "covariates") -> np.ndarray:
+    """Return for every cell which of the known values of a column it has."""
+    labels = read_labels(adata, name, name=option)
     index = pd.Index(known).get_indexer(pd.Index(np.asarray(labels, dtype=object))).astype(np.int64)
     if (index < 0).any():
         msg = f"obs[{name!r}] holds missing or unknown values in {(index < 0).sum()} rows; known are {list(known)}."

@@ -46,8 +46,8 @@ class RowSummary:
     """The largest of the absolute values."""
 
 
-def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
-    """Return `X` or a layer of `adata`, without loading what is on disk.
+def read_matrix(adata: "AnnData", layer: str | None = None, whose: str = "the data") -> Matrix:
+    """Return `X` or a layer of `adata`, without loading what is on disk; errors say `whose` it is.
 
     Raises
     ------
@@ -57,19 +57,20 @@ def read_matrix(adata: "AnnData", layer: str | None = None) -> Matrix:
         If the matrix is missing, has no rows or no genes, or names are duplicated.
     """
     if layer is not None and layer not in adata.layers:
-        msg = f"`layer` {layer!r} is not among the layers {sorted(k for k in adata.layers if k)}."
+        msg = f"layer {layer!r} is not among the layers of {whose}: {sorted(k for k in adata.layers if k)}."
+        msg += " `raw` is no layer; `adata.raw.to_adata()` makes an AnnData of it." if layer == "raw" else ""
         raise KeyError(msg)
     from anndata.abc import CSRDataset
 
     X = adata.X if layer is None else adata.layers[layer]
     where = "X" if layer is None else f"layers[{layer!r}]"
     if X is None:
-        msg = "the AnnData has no X; give `layer=`."
+        msg = f"{whose} has no X; name one of its layers: {sorted(k for k in adata.layers if k)}."
         raise ValueError(msg)
     if 0 in X.shape:
         msg = f"{where} is empty: {X.shape[0]} observations x {X.shape[1]} genes."
         raise ValueError(msg)
-    check_unique(adata.var_names)
+    check_unique(adata.var_names, whose)
     if np.dtype(X.dtype).kind not in "biuf":
         msg = f"{where} must hold numbers, its dtype is {X.dtype}."
         raise ValueError(msg)

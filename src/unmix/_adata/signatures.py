@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SPARE_SHARE = 0.1
 """Gene names are matched without regard to case where exact matching finds less than this share of the smaller set."""
+KINDS_OF_NAMES = (
+    "Are the names symbols in one and identifiers in the other, or do they end in a version (`.1`) in one only?"
+)
 
 
 class SignatureWarning(UserWarning):
@@ -93,10 +96,11 @@ def reference_signatures(
     Raises
     ------
     ValueError
-        If fewer than two types have cells with counts, or the matrix is not one of expression.
+        If fewer than two types have cells with counts, the labels are measurements, or the matrix is not one of expression.
     """
-    matrix = read_matrix(reference, layer)
+    matrix = read_matrix(reference, layer, "the reference")
     labels = read_labels(reference, groupby)
+    check_types(reference.obs[groupby])
     summary = summarise_rows(matrix, n_jobs=n_jobs)
     check_expression(replace(matrix, where=f"the reference's {matrix.where}"), summary, expect_counts=True)
     codes = np.where(summary.totals > 0, labels.codes, -1)
@@ -113,6 +117,22 @@ def reference_signatures(
     found = signatures_from_moments(pool_moments(sums, len(names)), min_cells=min_cells)
     found = found if batch_key is None else with_donors(found, sums)
     return names, matrix.var_names, with_wilcoxon(found, matrix.X, recoded) if test == "wilcoxon" else found
+
+
+def check_types(labels: pd.Series) -> None:
+    """Refuse a column of measurements where types are expected: each of its values would be a type.
+
+    Raises
+    ------
+    ValueError
+        If values are not whole numbers, or more than 200 different numbers.
+    """
+    if not pd.api.types.is_float_dtype(labels) and not pd.api.types.is_integer_dtype(labels):
+        return
+    known = labels.dropna()
+    if known.nunique() > 200 or (known % 1 != 0).any():
+        msg = f"obs[{str(labels.name)!r}] holds measurements ({known.nunique()} different numbers), not cell types."
+        raise ValueError(msg)
 
 
 def read_batches(adata: "AnnData", batch_key: str) -> np.ndarray:
@@ -244,7 +264,7 @@ def align(signature: Signature, var_names: pd.Index) -> Alignment:
     if not shared.any():
         msg = (
             f"the reference and the data share no gene: {list(signature.genes[:3])} against {list(var_names[:3])}. "
-            "Are the names symbols in one and identifiers in the other?"
+            + KINDS_OF_NAMES
         )
         raise ValueError(msg)
     if ignored_case:
@@ -273,7 +293,11 @@ def _overlap(signature: Signature, shared: np.ndarray) -> pd.DataFrame:
     table["share"] = found / np.maximum(total, 1)
     lost = table.index[(table["n_shared"] == 0) & (table["n_markers"] > 0)].tolist()
     if lost:
-        msg = f"none of the markers of {lost} is among the genes of the data; leave these types out of the reference."
+        msg = f"none of the markers of {lost} is among the genes of the data; "
+        if len(lost) < len(table):
+            msg += "leave these types out of the reference."
+        else:
+            msg += f"{int(shared.sum())} of {len(shared)} genes are shared. {KINDS_OF_NAMES}"
         raise ValueError(msg)
     poor = table.index[(table["share"] < 0.5) & (table["n_markers"] > 0)].tolist()
     if poor:

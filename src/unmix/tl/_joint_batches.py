@@ -46,7 +46,7 @@ def joint_nmf(
     check_numbers(specificity, online, start, freeze)
     poisson = loss == "kl"
     threads = settings.threads(n_jobs)
-    matrix, labels = read_matrix(adata, layer), read_labels(adata, batch_key)
+    matrix, labels = read_matrix(adata, layer), read_labels(adata, batch_key, name="batch_key")
     check_labels(labels, batch_key, at_least=1 if start is not None else 2)
     check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=poisson)
     names, codes = [str(name) for name in labels.categories], np.asarray(labels.codes, dtype=np.int64)
