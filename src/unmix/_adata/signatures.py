@@ -294,7 +294,7 @@ def _overlap(signature: Signature, shared: np.ndarray) -> pd.DataFrame:
     lost = table.index[(table["n_shared"] == 0) & (table["n_markers"] > 0)].tolist()
     if lost:
         msg = f"none of the markers of {lost} is among the genes of the data; "
-        if len(lost) < len(table):
+        if 2 * len(lost) <= len(table):
             msg += "leave these types out of the reference."
         else:
             msg += f"{int(shared.sum())} of {len(shared)} genes are shared. {KINDS_OF_NAMES}"
