@@ -229,10 +229,6 @@ def axes(given: dict[str, Any], result: Any) -> None:
         raise Defect(f"axes were expected, not {type(result).__name__}")
 
 
-def _of(key: str, **more: Any) -> dict[str, Any]:
-    return {"key": key, **more}
-
-
 def _targets() -> dict[str, Target]:
     tl, get, pl = um.tl, um.get, um.pl
     quick = {"max_epochs": 1, "hidden": (4,)}

@@ -165,7 +165,7 @@ def zero_inflation(table: Table, centre: np.ndarray, prior: tuple[float, float] 
     logit, log_theta, scale = modes[:, 1].T
     dropout, rows = expit(logit), table.cells[:, :, :2].sum(axis=2)
     log_means = offsets + (scale + np.log1p(-dropout))[:, None]
-    gain, expected = _expected(rows, log_means, log_theta, _FROM, _WIDE, *prior)
+    gain, expected = _expected(rows, log_means, log_theta, _FROM, *prior)
     price = np.maximum(gain - expected + math.log(EVIDENCE), 0)
     power = ndtr(np.sqrt(2 * gain) - np.sqrt(2 * price))
     score = evidence[:, 1] - evidence[:, 0] - math.log(EVIDENCE)
@@ -232,7 +232,6 @@ def _expected(
     log_means: np.ndarray,
     log_dispersion: np.ndarray,
     steps: np.ndarray,
-    wide: np.ndarray,
     mean: float,
     variance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +247,7 @@ def _expected(
         for b in range(BINS):
             mu = min(math.exp(log_means[j, b]) / (1.0 - REFERENCE), most)
             at[b] = math.log(mu)
-            _expect(mu, theta, rows[j, b], steps, wide, cells[b], above)
+            _expect(mu, theta, rows[j, b], steps, cells[b], above)
         p[:] = 0.0, log_dispersion[j], math.log(1.0 - REFERENCE)
         without, ratio, _ = _climb(p, 1, cells, above, at, mean, variance)
         p[:] = math.log(REFERENCE / (1.0 - REFERENCE)), log_dispersion[j], 0.0
@@ -258,9 +257,7 @@ def _expected(
 
 
 @compiled()
-def _expect(
-    mean: float, theta: float, n: float, steps: np.ndarray, wide: np.ndarray, cells: np.ndarray, above: np.ndarray
-) -> None:
+def _expect(mean: float, theta: float, n: float, steps: np.ndarray, cells: np.ndarray, above: np.ndarray) -> None:
     """Add to a table what n cells of this mean are expected to show where dropout has the probability `REFERENCE`."""
     if n == 0:
         return

@@ -10,6 +10,7 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.stored import numbers_by_gene, stored_array, stored_entry, stored_names
+from unmix.get._loadings import by_component
 
 
 @checked
@@ -60,11 +61,8 @@ def joint_loadings(data: Any, *, key: str = "joint_nmf", n_top: int | None = Non
 
 
 def _table(adata: AnnData, key: str) -> pd.DataFrame:
-    return _named(stored_array(adata, "varm", key), adata.var_names)
-
-
-def _named(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
-    return pd.DataFrame(values, index=index, columns=[str(c + 1) for c in range(values.shape[1])])
+    """Return stored loadings, genes x components."""
+    return by_component(stored_array(adata, "varm", key), adata.var_names)
 
 
 def _batch_parts(adata: AnnData, key: str, entry: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -79,7 +77,7 @@ def _batch_parts(adata: AnnData, key: str, entry: Mapping[str, Any]) -> dict[str
     own = np.split(both, len(batches), axis=1)
     parts = {"shared": _table(adata, key)}
     for name, V, mean, d in zip(batches, own, usage, scales, strict=True):
-        parts[name] = _named(V, adata.var_names).assign(all=V @ mean / np.where(d > 0, d, 1.0))
+        parts[name] = by_component(V, adata.var_names).assign(all=V @ mean / np.where(d > 0, d, 1.0))
     return parts
 
 

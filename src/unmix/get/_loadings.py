@@ -45,10 +45,10 @@ def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int
     (6, 3)
     """
     stored_entry(adata, key, *TOOLS)
-    table = _table(stored_array(adata, "varm", key), adata.var_names)
+    table = by_component(stored_array(adata, "varm", key), adata.var_names)
     if not tidy and n_top is None:
         return table
-    rank = _table(adata.varm[key + keys.SCORE], adata.var_names) if key + keys.SCORE in adata.varm else table
+    rank = by_component(adata.varm[key + keys.SCORE], adata.var_names) if key + keys.SCORE in adata.varm else table
     parts = []
     for name in table:
         order = rank[name].reset_index(drop=True).sort_values(ascending=False, kind="stable").index[:n_top]
@@ -57,6 +57,7 @@ def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int
     return pd.concat(parts, ignore_index=True)
 
 
-def _table(values: object, index: pd.Index) -> pd.DataFrame:
+def by_component(values: object, index: pd.Index) -> pd.DataFrame:
+    """Return an array as a table whose columns are components, counted from 1."""
     array = np.asarray(values)
     return pd.DataFrame(array, index=index, columns=[str(c + 1) for c in range(array.shape[1])])

@@ -61,7 +61,7 @@ def result_slots(
         entry["null"] = null.correlation
     slots.uns[key] = entry
     if found.counted is not None:
-        add_count_model(slots, adata, signature, proportions, found.counted, key, in_cells=in_cells)
+        add_count_model(slots, adata, signature, proportions, found.counted, key)
     return slots
 
 
@@ -72,8 +72,6 @@ def add_count_model(
     proportions: np.ndarray,
     found: CountModelResult,
     key: str,
-    *,
-    in_cells: bool,
 ) -> None:
     """Add errors, detection, diagnostics and choices of the count model to the slots."""
     se = found.se if found.se is not None else np.full_like(found.weights, np.nan)
