@@ -119,7 +119,7 @@ def test_power_is_how_often_dropout_is_found_and_shrinks_with_the_mean():
 
 def test_expected_counts_are_those_of_the_distribution():
     mean, theta, cells, above = 4.0, 1.5, np.zeros(3), np.zeros(len(_FROM))
-    _expect(mean, theta, 10.0, _FROM, _WIDE, cells, above)
+    _expect(mean, theta, 10.0, _FROM, cells, above)
     law, kept = stats.nbinom(theta, theta / (theta + mean)), 10 * (1 - REFERENCE)
     np.testing.assert_allclose(cells, [10 - kept * law.sf(0), kept * law.sf(0), kept * mean])
     np.testing.assert_allclose(above[:32], kept * law.sf(np.arange(32)), rtol=1e-8)

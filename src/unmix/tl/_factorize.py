@@ -249,6 +249,7 @@ def check_matrix(matrix: Matrix, observed: Any, method: str, threads: int) -> No
 
 
 def _observed_extremes(block: Any, rows: Any, kind: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of every row the smallest entry of the block, whether all is finite, and how many entries are observed."""
     seen = observe(block, rows, kind)
     finite = np.isfinite(seen.block.sum(axis=1))
     if np.abs(seen.block.data).max(initial=0.0) > LARGEST:
@@ -340,6 +341,7 @@ def completed(matrix: Matrix, fit: Factorization, mean: Any, mask: Any, complete
 def _complete_block(
     block: Any, W: np.ndarray, rows: Any, H: np.ndarray, mean: np.ndarray, columns: np.ndarray, kind: Any
 ) -> np.ndarray:
+    """Return rows whose unobserved entries are the fitted ones."""
     out = (block.toarray() if sparse.issparse(block) else np.array(block)).astype(np.float32)
     fitted = W @ H + mean
     if kind is None:

@@ -150,4 +150,5 @@ def write_views(
 
 
 def _table(H: np.ndarray, part: AnnData) -> pd.DataFrame:
+    """Return loadings of a modality, features x components counted from 1."""
     return pd.DataFrame(H.T, index=part.var_names.astype(str), columns=[str(c + 1) for c in range(len(H))])

@@ -125,6 +125,7 @@ def gathered(X: Any, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray,
 
 
 def _counts_at(block: Block, wanted: np.ndarray, columns: np.ndarray) -> sparse.csr_array:
+    """Return the wanted rows and columns without stored zeros."""
     part = sparse.csr_array(block[wanted][:, columns], dtype=np.float32)
     part.eliminate_zeros()
     return part
@@ -168,6 +169,7 @@ def known_genes(matrix: Matrix, genes: Sequence[str]) -> np.ndarray:
 
 
 def _sample_sd(variance: np.ndarray, n: int) -> np.ndarray:
+    """Return standard deviations with n - 1 in the denominator."""
     return np.sqrt(variance * n / max(n - 1, 1))
 
 

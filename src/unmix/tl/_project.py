@@ -60,4 +60,5 @@ def project_factors(
 
 
 def _coordinates(block: Any, H: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return least-squares coordinates of rows."""
     return np.linalg.lstsq(H @ H.T, (block.astype(np.float64) @ H.T - mean @ H.T).T, rcond=None)[0].T

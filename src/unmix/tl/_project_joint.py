@@ -86,5 +86,6 @@ def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np
 
 
 def _scales(X: Any, threads: int) -> np.ndarray:
+    """Return what brings every column to a root mean square of 1."""
     rms = batch_rms(X, np.zeros(X.shape[0], np.int64), 1, n_jobs=threads)[0]
     return 1 / np.where(rms > 0, rms, 1.0)
