@@ -6,7 +6,6 @@ from scipy import special, stats
 
 from unmix.core.inflation import (
     _FROM,
-    _WIDE,
     BINS,
     EVIDENCE,
     REFERENCE,
