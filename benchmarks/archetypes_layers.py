@@ -1,9 +1,7 @@
 """Layers of an olfactory bulb without labels: archetypes beside k-means and Leiden on the same components.
 
 Run:  python benchmarks/archetypes_layers.py [parts]
-Parts: layers, markers, subsets, smoothing; all of them by default. Subsets leave a random tenth of the spots out, ten times.
-Smoothing mixes the components of a spot with the mean of its six neighbours, before the fit, and prints how well that
-predicts the components of the half of the counts that was held out (thinning), beside the agreement.
+Parts: layers, markers, subsets; all of them by default. Subsets leave a random tenth of the spots out, ten times.
 Data: `st_mob_rep11` (Stahl et al., Science 353, 2016), five annotated layers. Agreement is the adjusted Rand index over
 annotated spots. Leiden at its default resolution, and at the one that gives five clusters; k-means with five, median of
 ten seeds. The markers sought are those that the literature names for a layer:
@@ -24,7 +22,6 @@ import scanpy as sc
 from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
-from sklearn.neighbors import NearestNeighbors
 
 import unmix as um
 
@@ -117,44 +114,12 @@ def layer_markers(spots: ad.AnnData) -> None:
         )
 
 
-def smoothing(spots: ad.AnnData) -> None:
-    """Print held-out error and agreement by the weight of the neighbours' mean."""
-    found = um.tl.starfysh_archetypes(spots, resolution=None, copy=True)
-    how, fitted = found.uns["archetypes"]["reduction"], (found.obs["archetypes_status"] == "ok").to_numpy()
-    spots = spots[fitted].copy()
-    layer = spots.obs["layer"].astype(str).to_numpy()
-    known = np.isin(layer, list(PUBLISHED))
-    near = NearestNeighbors(n_neighbors=6).fit(spots.obsm["spatial"]).kneighbors(return_distance=False)
-
-    def mixed(X: np.ndarray, weight: float) -> np.ndarray:
-        return (1 - weight) * X + weight * X[near].mean(axis=1)
-
-    rng, halves = np.random.default_rng(0), []
-    for _ in range(5):
-        one = sparse.csr_matrix(spots.X).astype(int)
-        other = one.copy()
-        one.data = rng.binomial(one.data, 0.5)
-        other.data = other.data - one.data
-        pair = [components(ad.AnnData(half.astype(float), var=spots.var[[]]), how) for half in (one, other)]
-        halves.append([X - X.mean(axis=0) for X in pair])
-    whole, rows = components(spots, how), {}
-    for weight in (0.0, 0.1, 0.2, 0.3, 0.5):
-        error = np.mean([((mixed(X, weight) - Z) ** 2).sum() / (Z**2).sum() for X, Z in halves])
-        spots.obsm["mixed"] = mixed(whole, weight)
-        um.tl.starfysh_archetypes(spots, use_rep="mixed", resolution=None)
-        labels = um.get.archetypes(spots).to_numpy().argmax(axis=1)
-        rows[weight] = {
-            "held-out error": error, "archetypes, auto": float(adjusted_rand_score(layer[known], labels[known]))
-        }  # fmt: skip
-    sys.stdout.write(f"\nby the weight of six neighbours\n{pd.DataFrame(rows).T.round(3).to_string()}\n")
-
-
 def main() -> None:
     warnings.simplefilter("ignore")
     if not FOLDER.is_dir():
         sys.stdout.write("the data is not here\n")
         return
-    parts = sys.argv[1:] or ["layers", "markers", "subsets", "smoothing"]
+    parts = sys.argv[1:] or ["layers", "markers", "subsets"]
     spots = ad.read_h5ad(FOLDER / "spatial.h5ad")
     if "layers" in parts:
         rows, title = agreements(spots)
@@ -163,8 +128,6 @@ def main() -> None:
         layer_markers(spots)
     if "subsets" in parts:
         subsets(spots)
-    if "smoothing" in parts:
-        smoothing(spots)
 
 
 if __name__ == "__main__":

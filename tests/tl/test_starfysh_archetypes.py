@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from scipy import sparse
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 import unmix as um
 
@@ -140,6 +140,12 @@ def test_rows_without_counts_and_hostile_input():
         um.tl.starfysh_archetypes(spots, 3, signatures=["g1"])
     with pytest.raises(KeyError, match="spatial_neighbors"):
         um.tl.starfysh_archetypes(spots, 3, smooth=0.5)
+    with pytest.raises(KeyError, match="`smoothing` needs a spatial graph"):
+        um.tl.starfysh_archetypes(spots, 3, smoothing="auto")
+    with pytest.raises(ValueError, match="number >= 0"):
+        um.tl.starfysh_archetypes(spots, 3, smoothing=-1.0)
+    with pytest.raises(ValueError, match="`smoothing` needs components"):
+        um.tl.starfysh_archetypes(spots, 3, smoothing=1.0, use_rep="X")
     with pytest.raises(ValueError, match="at least two observations"):
         um.tl.starfysh_archetypes(spots[:1].copy(), 1)
 
@@ -151,6 +157,40 @@ def test_smoothed_communities_and_a_given_representation():
     spots.obsm["X_own"] = np.random.default_rng(0).normal(size=(100, 5))
     um.tl.starfysh_archetypes(spots, 3, use_rep="X_own", n_pcs=4, smooth=0.5)
     assert spots.uns["archetypes"]["archetypes"].shape[1] == 4
+
+
+def bands(shuffled: bool, seed: int = 0) -> tuple[ad.AnnData, np.ndarray]:
+    """Spots of three bands of a 20 x 20 grid, whose few cells blur what a band is made of."""
+    spots, _, _ = tissue(400, 3, seed)
+    rng, band = np.random.default_rng(seed), np.arange(400) // 20 * 3 // 20
+    profile = np.where(np.arange(spots.n_vars)[None] // 20 == np.arange(3)[:, None], 9.0, 1.0)
+    cells = np.array([rng.multinomial(3, np.where(np.arange(3) == b, 0.5, 0.25)) / 3 for b in band])
+    mean = cells @ (profile / profile.sum(axis=1, keepdims=True)) * 2000
+    spots.X = sparse.csr_matrix(rng.poisson(mean).astype(np.float32))
+    at = spots.obsm["spatial"][rng.permutation(400) if shuffled else np.arange(400)]
+    near = np.abs(at[:, None] - at[None]).sum(axis=2) == 1
+    spots.obsp["spatial_connectivities"] = sparse.csr_matrix(near.astype(float))
+    return spots, band
+
+
+def test_neighbours_are_heard_where_the_tissue_is_smooth():
+    spots, band = bands(shuffled=False)
+    alone = um.tl.starfysh_archetypes(spots, 3, resolution=None, copy=True)
+    um.tl.starfysh_archetypes(spots, 3, resolution=None, smoothing="auto")
+    entry = spots.uns["archetypes"]
+    assert entry["smoothing"] >= 1
+    assert entry["smoothing_curve"]["predicted"].to_numpy().argmax() > 0
+    together, apart = (adjusted_rand_score(band, a.obs["archetypes"]) for a in (spots, alone))
+    assert together > apart + 0.3
+    np.testing.assert_allclose(um.get.archetypes(spots).sum(axis=1), 1, atol=1e-9)
+
+
+def test_neighbours_are_not_heard_where_they_say_nothing():
+    spots, _ = bands(shuffled=True)
+    alone = um.tl.starfysh_archetypes(spots, 3, copy=True)
+    um.tl.starfysh_archetypes(spots, 3, smoothing="auto")
+    assert spots.uns["archetypes"]["smoothing"] == 0
+    pd.testing.assert_frame_equal(spots.obsm["archetypes"], alone.obsm["archetypes"])
 
 
 def test_dense_csc_and_threads_give_the_same_numbers(fitted):

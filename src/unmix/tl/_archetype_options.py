@@ -13,6 +13,7 @@ def check_options(
     community: str,
     share: float,
     smooth: float,
+    smoothing: Any,
     assignment: str,
     proposer: str,
     n_pcs: Any,
@@ -45,8 +46,12 @@ def check_options(
     if use_rep not in (None, "X") and use_rep not in adata.obsm:
         msg = f"`use_rep` {use_rep!r} is not in obsm; there are {sorted(adata.obsm)}, and 'X' for the genes themselves."
         raise KeyError(msg)
-    if smooth > 0 and "spatial_connectivities" not in adata.obsp:
-        msg = "`smooth` needs a spatial graph; call `squidpy.gr.spatial_neighbors(adata)` first."
+    if smoothing is not None and use_rep == "X":
+        msg = "`smoothing` needs components, and `use_rep='X'` fits genes; leave one of them out."
+        raise ValueError(msg)
+    asked = [name for name, given in (("smooth", smooth > 0), ("smoothing", smoothing is not None)) if given]
+    if asked and "spatial_connectivities" not in adata.obsp:
+        msg = f"`{asked[0]}` needs a spatial graph; call `squidpy.gr.spatial_neighbors(adata)` first."
         raise KeyError(msg)
     if delta < 0 or (delta > 0 and use_rep == "X"):
         msg = f"`delta` must be >= 0, and 0 with `use_rep='X'`, got {delta!r}."

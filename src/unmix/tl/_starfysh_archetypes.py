@@ -1,12 +1,11 @@
 """Archetypes of a tissue, their anchors, hierarchy, communities and markers, and what gene sets say they are."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from unmix._adata import keys
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
@@ -21,6 +20,7 @@ from unmix.tl._archetype_options import check_options
 from unmix.tl._archetype_sets import match, read_sets
 from unmix.tl._archetype_shares import share_table, type_shares
 from unmix.tl._archetype_slots import account, make_slots, marker_table, matching_entry, spread
+from unmix.tl._archetype_space import smooth_rows, spatial_graph
 
 AUTO_RESOLUTION = 0.3
 
@@ -35,6 +35,7 @@ def starfysh_archetypes(
     use_rep: str | None = None,
     n_pcs: int | Literal["auto"] = "auto",
     layer: str | None = None,
+    smoothing: Literal["auto"] | float | None = None,
     n_restarts: int = 10,
     delta: float = 0.0,
     robust: bool = False,
@@ -77,6 +78,12 @@ def starfysh_archetypes(
         `use_rep`).
     layer
         Layer with the counts; `None` for `X`.
+    smoothing
+        How strongly neighbours on squidpy's spatial graph (`squidpy.gr.spatial_neighbors`) draw an observation's scores
+        before the fit: the weight of their mean, where its own value has weight 1. `"auto"` takes the strength at which
+        observations left out are predicted best from the others, and none where neighbours predict them no better than
+        the mean of all does. Archetypes are then extremes of what an observation shares with its surroundings: regions
+        of the tissue. `None` fits every observation by itself. Not with `use_rep="X"`.
     n_restarts
         Starts, of which the best is kept.
     delta
@@ -133,12 +140,14 @@ def starfysh_archetypes(
         and projected.
     `uns[key_added]` : dict
         `names`, `anchors`, `archetypes`, `linkage`, `group`, `selection`, `markers`, `matching`, `signatures`,
-        `concentration` (of the law of shares), `reduction`, `n_shallow`, `explained_variance`, `losses`, `restarts`, `params`.
+        `concentration` (of the law of shares), `reduction`, `n_shallow`, `explained_variance`, `losses`, `restarts`,
+        `smoothing` (its strength), with `"auto"` `smoothing_curve` (strengths, and the share of variance predicted in
+        observations left out), `params`.
 
     Raises
     ------
     KeyError
-        If `layer` or `use_rep` does not exist, or `smooth` finds no spatial graph.
+        If `layer` or `use_rep` does not exist, or `smooth` or `smoothing` finds no spatial graph.
     ValueError
         If counts are negative or not finite, K is out of range, or an option is unknown.
 
@@ -163,10 +172,21 @@ def starfysh_archetypes(
     (300, 4)
     """
     check_options(
-        adata, n_archetypes, resolution, community, share, smooth, assignment, proposer, n_pcs, use_rep, delta
+        adata,
+        n_archetypes,
+        resolution,
+        community,
+        share,
+        smooth,
+        smoothing,
+        assignment,
+        proposer,
+        n_pcs,
+        use_rep,
+        delta,
     )
     threads = settings.threads(n_jobs)
-    seeds = np.random.default_rng(rng).spawn(4)
+    seeds = np.random.default_rng(rng).spawn(5)
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
@@ -185,6 +205,9 @@ def starfysh_archetypes(
         )  # fmt: skip
     else:
         reduced = given_space(given, str(use_rep), n_pcs, rows)
+    smoothed: dict[str, Any] = {}
+    if smoothing is not None:
+        reduced, smoothed = smooth_rows(reduced, spatial_graph(adata, rows), smoothing, seeds[4])
     K, selection = choose_n(fitted_rows(reduced), reduced.rank, n_archetypes, seeds[1], threads)
     found = fit_deep(
         reduced, K, robust=robust, delta=delta, n_restarts=n_restarts, coreset=coreset, rng=seeds[2], n_jobs=threads
@@ -198,7 +221,7 @@ def starfysh_archetypes(
     names = [f"archetype_{k + 1}" for k in range(len(Z))]
     slots = make_slots(key_added, adata, rows, reduced.fitted, names, W, B, genes.profiles)
     entry = slots.uns[key_added]
-    entry.update(account(found, Z, linkage, group, selection, reduced))
+    entry.update(account(found, Z, linkage, group, selection, reduced) | smoothed)
     entry["markers"] = marker_table(genes.markers, names, matrix.var_names)
     if read is not None:
         types, sets = read
@@ -226,8 +249,7 @@ def _communities(
     """Return who belongs to which archetype's community; smoothed weights pick the heaviest share of rows."""
     X, corners = fitted_rows(reduced), Z
     if smooth > 0:
-        graph = sparse.csr_array(adata.obsp["spatial_connectivities"])[np.flatnonzero(rows)][:, np.flatnonzero(rows)]
-        W = com.smooth(W, graph, smooth)
+        W = com.smooth(W, spatial_graph(adata, rows), smooth)
         X, corners = W[reduced.fitted], np.eye(len(Z))
     if community == "heavy":
         return com.heavy_communities(W, share) & reduced.fitted[:, None]
