@@ -94,8 +94,8 @@ def pool(
     With `dominant` this share of all cells is of the type that most cells of the source are of, and the others are uneven.
     """
     rng = np.random.default_rng(seed)
-    cells = cells[cells.obs[groupby].notna()]
     label = cells.obs[groupby].astype(str).to_numpy()
+    cells, label = cells[label != "nan"], label[label != "nan"]
     pooled = np.zeros(len(label), dtype=bool)
     for name in np.unique(label):
         rows = rng.permutation(np.flatnonzero(label == name))
