@@ -11,6 +11,8 @@ from unmix.core.svd import SVD, rough_svd
 
 STARTS = ("auto", "sample", "nndsvd", "nndsvda", "random")
 LARGEST_SAMPLE = 4096
+ROUNDING = 1e-12
+"""Entries of a singular vector below this share of its largest are zero but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,14 @@ def nndsvd(triplets: SVD) -> Start:
     U, V = triplets.U, triplets.V
     parts = []
     for sign in (1.0, -1.0):
-        u, v = np.maximum(sign * U, 0), np.maximum(sign * V, 0)
+        u, v = _positive(sign * U), _positive(sign * V)
         parts.append((u, v, np.linalg.norm(u, axis=0), np.linalg.norm(v, axis=0)))
     positive = parts[0][2] * parts[0][3] >= parts[1][2] * parts[1][3]
     u, v, nu, nv = (np.where(positive, p, m) for p, m in zip(*parts, strict=True))
     size = np.sqrt(triplets.S * nu * nv)
     return Start(u * size / np.where(nu > 0, nu, 1), (v * size / np.where(nv > 0, nv, 1)).T)
+
+
+def _positive(A: np.ndarray) -> np.ndarray:
+    """Return the positive part, without what is zero but for rounding, whose sign would decide what is filled."""
+    return np.where(A > ROUNDING * np.abs(A).max(axis=0, initial=0), A, 0)
