@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad
+from scipy import sparse
 
 import unmix as um
 from unmix.cli import main
@@ -26,3 +28,20 @@ def test_tables_are_those_of_the_functions(tmp_path):
     np.testing.assert_allclose(table.to_numpy(), um.get.archetypes(spots, what="proportions").to_numpy(), atol=1e-6)
     assert (tmp_path / "map.png").stat().st_size > 0
     assert len(pd.read_csv(names["markers.csv"])) == len(um.get.markers(spots))
+
+
+def test_neighbours_are_asked_where_wanted(tmp_path):
+    spots, _ = um.datasets.pbmc_spots()
+    n = spots.n_obs
+    spots.obsp["spatial_connectivities"] = sparse.csr_array(
+        sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(n, n))
+    )
+    spots.write_h5ad(tmp_path / "spots.h5ad")
+    command = ["archetypes", str(tmp_path / "spots.h5ad"), "--out", str(tmp_path / "out.csv"), "--n-archetypes", "3"]
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--smooth", "--out-h5ad", str(tmp_path / "out.h5ad")])
+    assert done.value.code in (0, None)
+    um.tl.starfysh_archetypes(spots, 3, smoothing="auto")
+    stored = read_h5ad(tmp_path / "out.h5ad").uns["archetypes"]
+    np.testing.assert_allclose(stored["smoothing"], spots.uns["archetypes"]["smoothing"])
+    assert len(stored["smoothing_curve"]) > 1

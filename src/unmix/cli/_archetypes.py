@@ -24,6 +24,7 @@ def archetypes(
     signatures: Path | None = None,
     n_archetypes: int | None = None,
     resolution: float | None = None,
+    smooth: bool = False,
     layer: str | None = None,
     markers: Path | None = None,
     rng: int = 0,
@@ -46,6 +47,9 @@ def archetypes(
         Number of archetypes; chosen by stability and held-out variance if left out.
     resolution
         Height in [0, 1] up to which archetypes are merged.
+    smooth
+        Let spatial neighbours help, as far as spots left out say that they do; needs a graph in the file
+        (obsp/spatial_connectivities, as squidpy writes it).
     layer
         Layer with the counts.
     markers
@@ -72,6 +76,7 @@ def archetypes(
         signatures=sets,
         resolution="auto" if resolution is None else resolution,
         layer=layer,
+        smoothing="auto" if smooth else None,
         rng=rng,
         n_jobs=n_jobs,
     )

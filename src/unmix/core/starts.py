@@ -139,4 +139,5 @@ def nndsvd(triplets: SVD) -> Start:
 
 def _positive(A: np.ndarray) -> np.ndarray:
     """Return the positive part, without what is zero but for rounding, whose sign would decide what is filled."""
-    return np.where(A > ROUNDING * np.abs(A).max(axis=0, initial=0), A, 0)
+    smallest = ROUNDING * np.abs(A).max(axis=0, initial=0)
+    return np.where(smallest < A, A, 0)
