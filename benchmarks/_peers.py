@@ -4,8 +4,13 @@ import contextlib
 import importlib.util
 import io
 import logging
+import os
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -17,11 +22,19 @@ import unmix as um
 Peer = Callable[[ad.AnnData, "ad.AnnData | pd.DataFrame"], pd.DataFrame]
 
 
-def peers(*, slow: bool, epochs: int) -> dict[str, Peer]:
+CPU = "cpu"
+"""Where a table's `attrs` hold the seconds of a peer that runs in a process of its own."""
+
+
+def peers(*, slow: bool, epochs: int, rectangle_python: str | None = None) -> dict[str, Peer]:
     """Return the peers that can run here; says which cannot. scikit-learn's nu-SVR and cell2location only if `slow`."""
     found: dict[str, Peer] = {"scipy nnls": scipy_nnls}
     if _installed("flashdeconv"):
         found["flashdeconv"] = flashdeconv
+    if rectangle_python:
+        found["rectangle"] = lambda spots, reference: rectangle(spots, reference, rectangle_python)
+    else:
+        print("rectanglepy: no --rectangle PYTHON given, skipped", flush=True)
     if slow:
         found["scikit-learn nu-SVR"] = sklearn_nusvr
         if _installed("cell2location"):
@@ -88,6 +101,32 @@ def flashdeconv(spots: ad.AnnData, reference: "ad.AnnData | pd.DataFrame") -> pd
         spots.obsm["spatial"] = np.random.default_rng(0).random((spots.n_obs, 2))
     fd.tl.deconvolve(spots, reference, "cell_type", key_added="fd")
     return spots.obsm["fd"]
+
+
+def rectangle(spots: ad.AnnData, reference: "ad.AnnData | pd.DataFrame", python: str) -> pd.DataFrame:
+    """Run Rectangle by the interpreter `python` of an environment that has rectanglepy 1.7.0, on one core."""
+
+    def dense(X: Any) -> np.ndarray:
+        return np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=float)
+
+    arrays = {"mixtures": dense(spots.X), "spots": spots.obs_names, "genes": spots.var_names}
+    if isinstance(reference, pd.DataFrame):
+        arrays |= {"reference": reference, "reference_genes": reference.index, "types": reference.columns}
+    else:
+        cells = reference[reference.obs["cell_type"].notna()]
+        arrays |= {"reference": dense(cells.X).astype(np.int64), "reference_genes": cells.var_names}
+        arrays["labels"] = cells.obs["cell_type"]
+    names = [name for name in arrays if name not in ("mixtures", "reference")]
+    one_core = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "in.npz", **(arrays | {name: np.asarray(arrays[name], dtype=str) for name in names}))
+        command = [python, str(Path(__file__).with_name("_rectangle.py")), folder]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | one_core
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found = pd.read_csv(Path(folder) / "out.csv", index_col=0)
+    found.index = spots.obs_names
+    found.attrs[CPU] = float(done.stdout.splitlines()[-1])
+    return found
 
 
 def cell2location(spots: ad.AnnData, reference: "ad.AnnData | pd.DataFrame", epochs: int) -> pd.DataFrame:
