@@ -36,6 +36,10 @@ def test_denoised_draws_counts_and_means_at_the_median_total(cells):
 def test_refuses_what_is_not_there(cells):
     with pytest.raises(KeyError, match="no result of"):
         um.pl.training(cells, key="vae", show=False)
+    changed = cells.copy()
+    changed.uns["ae"]["best_epoch"] = [1, 2]
+    with pytest.raises(ValueError, match="must be a number"):
+        um.pl.training(changed, show=False)
     with pytest.raises(ValueError, match="two names"):
         um.pl.denoised(cells, ["CD3D"], show=False)
     with pytest.raises(KeyError, match="no layer"):

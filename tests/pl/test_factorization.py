@@ -57,6 +57,10 @@ def test_consensus_is_drawn_as_stored(cells):
     plt.close("all")
     with pytest.raises(KeyError, match="not in this AnnData"):
         um.pl.consensus(cells[:5], show=False)
+    twice = cells.copy()
+    twice.obs_names = ["same"] * twice.n_obs
+    with pytest.raises(ValueError, match="must be unique"):
+        um.pl.consensus(twice, show=False)
     without = cells.copy()
     del without.obsm["X_metagenes"]
     with pytest.raises(KeyError, match="run the tool again"):

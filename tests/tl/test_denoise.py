@@ -127,6 +127,18 @@ def test_damaged_and_foreign_files_are_refused(fitted, tmp_path):
         um.load(path)
 
 
+def test_a_model_that_was_changed_is_refused(fitted):
+    for part, value in (("moments", {}), ("weights", 3), ("genes", fitted.uns["zinb_ae"]["genes"][:-1])):
+        changed = fitted.copy()
+        changed.uns["zinb_ae"][part] = value
+        with pytest.raises(ValueError, match="no longer as the tool left it"):
+            um.tl.denoise(changed, key="zinb_ae")
+    changed = fitted.copy()
+    changed.uns["zinb_ae"]["moments"]["median_total"] = 0.0
+    with pytest.raises(ValueError, match="above zero"):
+        um.tl.denoise(changed, key="zinb_ae")
+
+
 def test_refuses_what_is_not_there(fitted):
     with pytest.raises(KeyError, match="unknown"):
         denoised(fitted.copy(), genes=["no such gene"])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from unmix._adata.arguments import checked
 from unmix._adata.files import replacing
-from unmix._adata.models import TOOLS
+from unmix._adata.models import TOOLS, checked_fit
 from unmix._adata.stored import stored_entry
 from unmix._adata.write import storable
 
@@ -106,7 +106,7 @@ def load(path: str | Path) -> "AnnData":
         msg = f"{path} is damaged: {error}"
         raise ValueError(msg) from error
     entry = _entry_of(path, about, tensors)
-    _check_shapes(path, entry)
+    checked_fit(entry, f"{path} is damaged")
     var = pd.DataFrame(index=pd.Index(entry["genes"], dtype=object))
     return AnnData(np.zeros((0, len(var)), np.float32), var=var, uns={about["key"]: entry})
 
@@ -158,21 +158,4 @@ def check_header(path: Path) -> None:
         header = int.from_bytes(file.read(8), "little")
     if size < 8 or header > min(size - 8, MAX_HEADER):
         msg = f"{path} is damaged or no safetensors file: {size} bytes, of which the header would be {header}."
-        raise ValueError(msg)
-
-
-def _check_shapes(path: Path, entry: dict[str, Any]) -> None:
-    """Refuse weights that are not those of the network described."""
-    from unmix._adata.models import stored_fit
-    from unmix.core.autoencoder import build
-
-    try:
-        fit = stored_fit(entry)
-        build(fit.design, fit.weights)
-        fits = len(entry["genes"]) == len(fit.genes.mean) == fit.design.n_vars
-    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
-        msg = f"{path} is damaged: {error}"
-        raise ValueError(msg) from error
-    if not fits:
-        msg = f"{path} is damaged: {len(entry['genes'])} names of genes for {fit.design.n_vars} genes."
         raise ValueError(msg)

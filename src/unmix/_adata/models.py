@@ -49,6 +49,31 @@ def stored_fit(entry: dict[str, Any]) -> "Fit":
     return Fit(design, genes, weights, State(), np.zeros(0, np.int64), bool(entry["finished"]))
 
 
+def checked_fit(entry: dict[str, Any], problem: str) -> "Fit":
+    """Return the fitted autoencoder of an entry, if its weights are those of the network described.
+
+    Raises
+    ------
+    ValueError
+        If they are not; the message begins with `problem`.
+    """
+    from unmix.core.autoencoder import build
+
+    try:
+        fit = stored_fit(entry)
+        build(fit.design, fit.weights)
+        fits = len(entry["genes"]) == len(fit.genes.mean) == fit.design.n_vars
+        scaled = bool((fit.genes.input_scale > 0).all()) and fit.genes.median_total > 0
+    except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+        msg = f"{problem}: {error}"
+        raise ValueError(msg) from error
+    if not fits or not scaled:
+        why = "scales of genes or totals are not above zero" if fits else "names of genes are not those of the network"
+        msg = f"{problem}: {why}."
+        raise ValueError(msg)
+    return fit
+
+
 def stored_state(adata: "AnnData", key: str) -> "State":
     """Return where an interrupted training stood.
 
@@ -124,7 +149,8 @@ def read_for_model(
         If genes of the fit are missing.
     """
     entry = stored_entry(fitted, key, *TOOLS)
-    fit, conditions = stored_fit(entry), stored_conditions(entry["conditions"])
+    fit = checked_fit(entry, f"{entry.where} is no longer as the tool left it")
+    conditions = stored_conditions(entry["conditions"])
     check_unique(adata.var_names)
     columns = pd.Index(adata.var_names).get_indexer(pd.Index(entry["genes"]))
     if (columns < 0).any():

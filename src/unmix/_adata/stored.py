@@ -91,6 +91,22 @@ def positions(adata: "AnnData", genes: Sequence[str]) -> np.ndarray:
     return found
 
 
+def rows_of_names(adata: "AnnData", names: Any) -> np.ndarray:
+    """Return where observations are among those of an object, -1 for those that are not there.
+
+    Raises
+    ------
+    ValueError
+        If names of observations occur more than once.
+    """
+    if not adata.obs_names.is_unique:
+        msg = (
+            "names of observations must be unique to find those that are stored; call `obs_names_make_unique()` first."
+        )
+        raise ValueError(msg)
+    return adata.obs_names.get_indexer(pd.Index(np.asarray(names).astype(str)))
+
+
 def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:
     """Return numbers that a tool has stored in `uns` for every gene of the object that it wrote to.
 
@@ -107,6 +123,21 @@ def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:
         )
         raise ValueError(msg)
     return values
+
+
+def stored_number(entry: Mapping[str, Any], part: str) -> float:
+    """Return a number that a tool has stored in `uns`.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    value = entry[part]
+    if np.ndim(value) or not isinstance(value, int | float | np.number):
+        msg = f"{part!r} of the result must be a number, is {type(value).__name__}."
+        raise ValueError(msg)
+    return float(value)
 
 
 def stored_frame(entry: Mapping[str, Any], part: str, *columns: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import rows_of_names, stored_entry
 from unmix.get import archetypes as get_archetypes
 from unmix.get._archetypes import TOOL
 from unmix.pl._canvas import LABEL, TITLE, finish, legend, palette, panels
@@ -69,7 +69,7 @@ def archetype_simplex(
     panel.scatter(xy[:, 0], xy[:, 1], s=8, c=[colours[k] for k in W[rows].argmax(axis=1)], alpha=0.5, linewidths=0)
     _draw_hull(panel, corners)
     anchors = entry["anchors"]
-    position = adata.obs_names.get_indexer(anchors.loc[anchors["weight"] > 0, "obs_name"].astype(str))
+    position = rows_of_names(adata, anchors.loc[anchors["weight"] > 0, "obs_name"])
     anchored = W[position[position >= 0]] @ corners
     marks = panel.scatter(
         anchored[:, 0], anchored[:, 1], s=40, facecolors="none", edgecolors="black", label="anchors (spots)"

@@ -11,7 +11,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
-from unmix._adata.stored import positions, stored_entry
+from unmix._adata.stored import positions, stored_entry, stored_number
 from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -68,8 +68,8 @@ def training(
     epochs = np.arange(1, len(history["train"]) + 1)
     for name, label, colour in (("train", "training cells", COLOURS[0]), ("validation", "held-out cells", COLOURS[1])):
         axes[0].plot(epochs, history[name], marker="o", markersize=3, color=colour, label=label)
-    best = int(entry["best_epoch"])
-    axes[0].axvline(best, color="0.6", linestyle=":", zorder=0, label=f"kept: epoch {best}")
+    best = stored_number(entry, "best_epoch")
+    axes[0].axvline(best, color="0.6", linestyle=":", zorder=0, label=f"kept: epoch {best:g}")
     axes[0].set_ylabel("loss per cell, nats", fontsize=LABEL)
     axes[0].legend(fontsize=LABEL, frameon=False)
     axes[0].set_title(f"{key}: loss", fontsize=TITLE)

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from unmix._adata import keys
 from unmix._adata.conditions import Conditions
-from unmix._adata.models import model_entry, read_for_model, stored_fit, stored_state
+from unmix._adata.models import checked_fit, model_entry, read_for_model, stored_state
 from unmix._adata.runs import EpochFile, fingerprint
 from unmix._adata.write import Slots
 from unmix._settings import logger
@@ -143,7 +143,9 @@ def resume_training(
     from unmix.core.autoencoder import fit
 
     state = stored_state(adata, key)
-    design, chosen = stored_fit(adata.uns[key]).design, dict(adata.uns[key].get("chosen", {}))
+    entry = adata.uns[key]
+    design = checked_fit(entry, f"uns[{key!r}] is no longer as the tool left it").design
+    chosen = dict(entry.get("chosen", {}))
     return fit(rows, design, options, n_jobs=n_jobs, state=state), chosen
 
 
