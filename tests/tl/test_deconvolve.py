@@ -156,6 +156,16 @@ def test_values_that_are_no_counts_are_told_once_and_can_be_silenced(spots, bloo
         um.tl.deconvolve(part, blood[1], groupby="cell_type", method="poisson")
 
 
+@pytest.mark.filterwarnings("ignore::unmix._adata.signatures.SignatureWarning")
+@pytest.mark.parametrize("method", ["auto", "nnls"])
+def test_a_tissue_without_any_fit_is_told(spots, blood, method):
+    part = spots[:5].copy()
+    part.X = part.X * 0
+    with pytest.warns(CountsWarning, match=r"none of the 5 observations could be fitted \(no counts\)"):
+        um.tl.deconvolve(part, blood[1], groupby="cell_type", method=method)
+    assert um.get.proportions(part).isna().all().all()
+
+
 def test_cibersort_of_the_original_script(shared_reference):
     folder = shared_reference / "cibersort_r"
     signature = pd.read_csv(folder / "signature.tsv", sep="\t", index_col=0)

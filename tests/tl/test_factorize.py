@@ -8,6 +8,7 @@ from scipy import sparse
 
 import unmix as um
 from unmix._adata.convergence import ConvergenceWarning
+from unmix._adata.signatures import SignatureWarning
 
 
 @pytest.fixture
@@ -85,6 +86,8 @@ def test_new_rows_may_lack_genes_and_have_others(cells):
     assert new.uns["nmf"]["n_shared_genes"] == 40
     likeness = [np.corrcoef(a, b)[0, 1] for a, b in zip(new.obsm["X_nmf"].T, cells.obsm["X_nmf"].T, strict=True)]
     assert min(likeness) > 0.9
+    with pytest.warns(SignatureWarning, match="20 of the 50 genes of the fit"):
+        um.tl.transform(new[:, :20].copy(), cells, key="nmf")
     new.var_names = [f"other{i}" for i in range(new.n_vars)]
     with pytest.raises(ValueError, match="share no gene"):
         um.tl.transform(new, cells, key="nmf")

@@ -288,7 +288,7 @@ def test_transform_needs_no_gene_but_some(fitted):
     np.testing.assert_allclose(W.sum(axis=1), 1, atol=1e-6)
     assert min(np.corrcoef(W[:, k], whole[:, k])[0, 1] for k in range(3)) > 0.95
     foreign = ad.AnnData(np.ones((3, 2), dtype=np.float32))
-    with pytest.raises(ValueError, match="share none"):
+    with pytest.raises(ValueError, match="share no gene"):
         um.tl.transform(foreign, spots, key="archetypes")
     spoiled = spots.copy()
     spoiled.uns["archetypes"]["names"] = ["archetype_1"]

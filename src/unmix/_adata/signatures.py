@@ -275,6 +275,32 @@ def align(signature: Signature, var_names: pd.Index) -> Alignment:
     return Alignment(signature.take(shared), columns[shared], overlap, ignored_case)
 
 
+def shared_with_fit(genes: pd.Index, var_names: pd.Index) -> int:
+    """Return how many genes of a fit new data have.
+
+    Raises
+    ------
+    ValueError
+        If they have none.
+
+    Warns
+    -----
+    SignatureWarning
+        If they lack more than half.
+    """
+    shared = int(genes.isin(var_names).sum())
+    if shared == 0:
+        msg = (
+            f"the fit and the new data share no gene: {list(genes[:3])} against {list(var_names[:3])}. "
+            + KINDS_OF_NAMES
+        )
+        raise ValueError(msg)
+    if 2 * shared < len(genes):
+        msg = f"the new data have {shared} of the {len(genes)} genes of the fit; where they lie in it rests on these alone."
+        warnings.warn(msg, SignatureWarning, stacklevel=4)
+    return shared
+
+
 def _match_without_case(genes: pd.Index, var_names: pd.Index) -> np.ndarray:
     """Positions of `genes` among `var_names`, ignoring case; names that would be ambiguous stay unmatched."""
     ours, theirs = genes.str.upper(), var_names.str.upper()

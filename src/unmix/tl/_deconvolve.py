@@ -181,7 +181,7 @@ def deconvolve(
     Warns
     -----
     CountsWarning
-        If a method for counts is given something else.
+        If a method for counts is given something else, or no observation could be fitted.
     SignatureWarning
         If types have few cells or few shared markers, look alike, or gene names match only when case is ignored.
 

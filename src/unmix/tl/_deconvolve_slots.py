@@ -1,5 +1,6 @@
 """What `deconvolve` writes: proportions, their errors, diagnostics and choices."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from anndata import AnnData
 from scipy.stats import norm
 
 from unmix._adata import keys
+from unmix._adata.read import CountsWarning
 from unmix._adata.signatures import Alignment, Signature, table_of
 from unmix._adata.write import Slots
 from unmix._settings import logger
@@ -40,6 +42,10 @@ def result_slots(
     status = pd.Categorical.from_codes(found.status, list(STATUS)).remove_unused_categories()
     fitted = int((~np.isnan(proportions).any(axis=1)).sum())
     logger.info("%d of %d observations fitted", fitted, len(status))
+    if fitted == 0:
+        why = ", ".join(status.categories)
+        msg = f"none of the {len(status)} observations could be fitted ({why}), so that all proportions are NaN."
+        warnings.warn(msg, CountsWarning, stacklevel=4)
     slots = Slots(
         obsm={key: table_of(proportions, adata.obs_names, signature.names)},
         varm={key + keys.SIGNATURE: table_of(profiles, adata.var_names, signature.names)},

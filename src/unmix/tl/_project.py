@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.read import Matrix, check_expression, check_range, check_unique, read_matrix, summarise_rows
+from unmix._adata.signatures import shared_with_fit
 from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
 from unmix.core.als import masked_usages
 from unmix.core.blocks import map_rows
@@ -25,11 +26,7 @@ def aligned_loadings(loadings: np.ndarray, genes: pd.Index, matrix: Matrix) -> t
     check_unique(genes, "the fit")
     table = pd.DataFrame(np.nan_to_num(loadings), index=genes).reindex(matrix.var_names)
     known = genes[np.nan_to_num(loadings).any(axis=1)]
-    shared = int(matrix.var_names.isin(known).sum())
-    if shared == 0:
-        msg = f"the fit and the new data share no gene: {list(known[:3])} against {list(matrix.var_names[:3])}."
-        raise ValueError(msg)
-    return table.fillna(0.0).to_numpy().T, shared
+    return table.fillna(0.0).to_numpy().T, shared_with_fit(known, matrix.var_names)
 
 
 def project_factors(

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
-from unmix._adata.signatures import table_of
+from unmix._adata.signatures import shared_with_fit, table_of
 from unmix._adata.stored import Entry, stored_entry, stored_names
 from unmix.core.archetype_weights import weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
@@ -39,19 +39,16 @@ def project_archetypes(
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
-    position = matrix.var_names.get_indexer(pd.Index(np.asarray(how["genes"]).astype(str)))
+    genes = pd.Index(np.asarray(how["genes"]).astype(str))
+    n_shared = shared_with_fit(genes, matrix.var_names)
+    position = matrix.var_names.get_indexer(genes)
     shared = position >= 0
-    if not shared.any():
-        msg = (
-            f"the new data and the genes of {key!r} share none: {list(matrix.var_names[:3])}, {list(how['genes'][:3])}."
-        )
-        raise ValueError(msg)
     rows = summary.totals > 0
     W = np.full((len(rows), len(Z)), np.nan)
     if rows.any():
         Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / summary.totals[rows], position[shared])
         W[rows] = _weigh(Y.logged(), Z, how, shared, threads)
-    return table_of(W, adata.obs_names, names), {"n_shared_genes": int(shared.sum()), "names": names}
+    return table_of(W, adata.obs_names, names), {"n_shared_genes": n_shared, "names": names}
 
 
 def stored_corners(entry: Entry) -> np.ndarray:

@@ -43,8 +43,9 @@ def transform(
 ) -> Slots:
     """Map new observations onto a factorisation, metagenes or any other fitted tool, which stays as it is.
 
-    Genes are matched by name. Genes that the fit did not see have no influence; genes that the new data lack are left
-    out of the fit of the new rows.
+    Genes are matched by name. Genes that the fit did not see have no influence. Genes that the new data lack were not
+    measured, which is not a count of 0: the new rows are fitted by the genes that both have. Autoencoders read every gene
+    of the fit at once, so that there none may be lacking.
 
     Parameters
     ----------
@@ -86,7 +87,13 @@ def transform(
     KeyError
         If nothing was fitted under this key, or it cannot predict a modality of this name.
     ValueError
-        If no gene is shared, the matrix is not of the kind that was fitted, or the fit itself would be overwritten.
+        If no gene is shared (for autoencoders: if one is lacking), the matrix is not of the kind that was fitted, or the
+        fit itself would be overwritten.
+
+    Warns
+    -----
+    SignatureWarning
+        If the new data lack more than half of the genes of the fit.
 
     Examples
     --------
