@@ -12,6 +12,7 @@ from unmix.cli import main
 @pytest.mark.parametrize(
     "command",
     [["factorize", "--n-components", "3"], ["metagenes", "--n-components", "3", "--n-runs", "4"],
+     ["metagenes", "--n-components", "auto", "--n-runs", "4"],
      ["joint-nmf", "--n-components", "3", "--batch-key", "batch"]],
 )  # fmt: skip
 def test_files_hold_what_the_functions_give(command, tmp_path, capsys):
@@ -27,7 +28,7 @@ def test_files_hold_what_the_functions_give(command, tmp_path, capsys):
     assert "wrote" in capsys.readouterr().out
     name, key = {"factorize": ("factorize", "nmf"), "joint-nmf": ("joint_nmf",) * 2}.get(command[0], ("metagenes",) * 2)
     options = {"n_runs": 4} if name == "metagenes" else {"batch_key": "batch"} if name == "joint_nmf" else {}
-    getattr(um.tl, name)(adata, 3, **options)
+    getattr(um.tl, name)(adata, "auto" if "auto" in command else 3, **options)
     back = ad.read_h5ad(tmp_path / "y.h5ad")
     np.testing.assert_array_equal(back.varm[key], adata.varm[key])
     np.testing.assert_allclose(pd.read_csv(tmp_path / "y.csv", index_col=0), adata.varm[key], rtol=1e-6, atol=1e-9)

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import anndata as ad
 import numpy as np
@@ -50,10 +51,12 @@ def test_help_describes_every_option(command, capsys):
     assert run(command, "--help") == 0
     said = capsys.readouterr().out
     function = app[command].default_command
-    text = function.__doc__
-    for name in function.__annotations__.keys() - {"return"}:
-        assert f"\n    {name}\n" in text
+    text, names = function.__doc__, function.__annotations__.keys() - {"return", "options"}
+    shared = function.__annotations__.get("options", object)  # of both autoencoders
+    for name in names | {field.name for field in fields(shared)} if shared is not object else names:
+        assert f"\n    {name}\n" in text + shared.__doc__
         assert f"--{name.replace('_', '-')}" in said
+    assert "--empty" not in said
     assert text.splitlines()[0].split(":")[0][:40].rstrip(".") in " ".join(said.replace("│", " ").split())
 
 
@@ -65,6 +68,9 @@ def test_exit_codes(folder, tmp_path, monkeypatch, capsys):
     assert run(*fine) == 1
     assert run("deconvolve", folder / "spots.h5ad", "--nothing") == 2
     assert run("nothing") == 2
+    capsys.readouterr()
+    assert run("metagenes", folder / "cells.h5ad", "--n-components", 4, 5, "--out", tmp_path / "m.h5ad") == 2
+    assert "name it before each" in capsys.readouterr().err
     assert run("deconvolve") == 2
 
     def interrupted(*_, **__):

@@ -26,6 +26,7 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
     help="Take tissue apart: which cell types, programs or archetypes make up these measurements, and how much of each.",
     version=__version__,
+    default_parameter=cyclopts.Parameter(negative_iterable=()),
 )
 app.command(archetypes)
 app.command(autoencoder)
@@ -49,7 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning
         try:
-            app(arguments, exit_on_error=True, print_error=True)
+            app(arguments, exit_on_error=False, print_error=True)
+        except cyclopts.CycloptsError as wrong:
+            if isinstance(wrong, cyclopts.UnusedCliTokensError):
+                sys.stderr.write(
+                    "unmix: if these are more values of an option, name it before each: --genes A --genes B.\n"
+                )
+            raise SystemExit(2) from wrong
         except (FileProblem, ValueError, KeyError, TypeError, OSError) as problem:
             if logging.getLogger("unmix").isEnabledFor(logging.DEBUG):
                 raise

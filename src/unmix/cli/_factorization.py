@@ -54,7 +54,7 @@ def factorize(
 def metagenes(
     data: Path,
     *,
-    n_components: tuple[int, ...],
+    n_components: tuple[int | Literal["auto"], ...],
     out: Path,
     loadings: Path | None = None,
     n_runs: int = 100,
@@ -75,7 +75,7 @@ def metagenes(
     data
         Cells or spots with counts: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
     n_components
-        Number of programs; given more than once, the most stable is taken.
+        Number of programs; given several times, the most stable is taken; "auto": the one that best predicts held-out counts.
     out
         AnnData with the results to write (.h5ad).
     loadings
@@ -104,7 +104,8 @@ def metagenes(
     options: dict[str, Any] = {"n_runs": n_runs, "n_top_genes": n_top_genes, "batch_key": batch_key}
     options |= {"checkpoint": checkpoint, "layer": layer, "rng": rng, "n_jobs": n_jobs}
     options["net"] = None if net is None else read_table(net)
-    _run("metagenes", data, out, loadings, list(n_components), key_added=key_added, force=force, **options)
+    n = "auto" if n_components == ("auto",) else list(n_components)
+    _run("metagenes", data, out, loadings, n, key_added=key_added, force=force, **options)
 
 
 def _run(
