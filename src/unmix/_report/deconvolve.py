@@ -24,6 +24,17 @@ COLUMNS = {
     keys.PVAL: "p-value",
     keys.QVAL: "q-value",
 }
+FACTS = {
+    "tau": "platform effect (tau, SD of log factors)",
+    "dispersion": "dispersion (variance beyond counting)",
+    "amounts": "proportions",
+    "genes": "genes used",
+    "scale": "scale of the counts",
+    "cells_per_spot": "cells per spot",
+    "errors": "standard errors",
+    "unknown": "unknown type",
+}
+"""What is said of the choices, in words."""
 UNITS = {"cells": "share of cells", "RNA": "share of RNA", "score": "score"}
 MISFIT = 0.01
 """p-value below which an observation counts as not explained."""
@@ -56,7 +67,7 @@ def read_deconvolve(adata: AnnData, key: str) -> list[Result]:
             tables=tables(adata, key, entry, names),
             curves=curves(entry),
             findings=findings(table, columns, entry),
-            facts=dict(entry.get("chosen", {})),
+            facts={FACTS.get(name, name): value for name, value in entry.get("chosen", {}).items()},
             parameters=dict(entry["params"]),
         )
     ]
