@@ -69,3 +69,30 @@ def test_an_empty_name_is_not_the_present_folder(call, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must name a file or folder"):
         call(AnnData(np.ones((20, 5), np.float32)))
     assert not list(tmp_path.iterdir())
+
+
+def write_tenx(path, **changed):
+    X = sparse.csr_matrix(np.eye(4, 3, dtype=np.float32))
+    parts = {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array([3, 4])} | changed
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for name, values in parts.items():
+            group[name] = np.asarray(values)
+        group["barcodes"] = np.array([f"c{i}" for i in range(4)], dtype="S")
+        for name in ("id", "name", "feature_type", "genome"):
+            kind = {"feature_type": "Gene Expression", "genome": "x"}.get(name)
+            group[f"features/{name}"] = np.array([kind or f"g{i}" for i in range(3)], dtype="S")
+
+
+def test_a_tenx_matrix_is_looked_at_before_it_is_turned(tmp_path):
+    write_tenx(tmp_path / "x.h5")
+    np.testing.assert_array_equal(open_file(tmp_path / "x.h5").X.toarray(), np.eye(4, 3))
+    for changed in (
+        {"indices": [0, 1, 2**31]},
+        {"indptr": [0, 3, 1, 2, 3]},
+        {"shape": [2, 4]},
+        {"indices": [0.0, 1, 2]},
+    ):
+        write_tenx(tmp_path / "x.h5", **changed)
+        with pytest.raises(ValueError, match="do not fit"):
+            open_file(tmp_path / "x.h5")

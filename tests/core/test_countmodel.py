@@ -129,6 +129,13 @@ def test_profiles_that_differ_by_chance_alone_are_refused():
         countmodel.fit_count_model(np.ones((4, 30)), S, S * 1e200)
 
 
+def test_a_type_without_counts_in_any_gene_starts_at_nothing():
+    assert countmodel.start(sparse.csr_array([[4.0], [8.0]]), np.array([[2.0, 0.0]])).tolist() == [
+        [1.0, 0.0],
+        [2.0, 0.0],
+    ]
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="must share"):
         fit_count_model(np.ones((2, 3)), np.ones((4, 2)))

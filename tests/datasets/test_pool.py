@@ -1,3 +1,4 @@
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,6 +81,9 @@ def test_cells_without_a_label_are_left_out(cells):
 def test_counts_from_a_layer(cells):
     expected = um.datasets.pool_cells(cells, "type").X
     cells.layers["counts"] = cells.X.astype(np.uint16)
+    lazy = cells.copy()
+    lazy.X = da.from_array(lazy.X, chunks=(20, 15))
+    assert (expected != um.datasets.pool_cells(lazy, "type").X).nnz == 0
     cells.X = np.log1p(cells.X)
     assert (expected != um.datasets.pool_cells(cells, "type", layer="counts").X).nnz == 0
     with pytest.raises(ValueError, match=r"`cells.X` must hold counts"):

@@ -82,6 +82,10 @@ def test_axes_of_the_caller_one_per_panel(fitted):
     with pytest.raises(ValueError, match="there are 4 panels and 2 Axes"):
         um.pl.archetypes(fitted, ax=axes[0], show=False)
     assert um.pl.archetype_tree(fitted, ax=axes[0, 0], show=False) == [axes[0, 0]]
+    changed = fitted.copy()
+    changed.uns["archetypes"]["group"] = [0, 99]
+    with pytest.raises(ValueError, match="do not fit the tree"):
+        um.pl.archetype_tree(changed, show=False)
 
 
 def test_25_types_have_25_colours():
@@ -183,7 +187,7 @@ def test_only_the_tissue_counts_from_the_top(fitted):
 def test_places_that_cannot_be_drawn(fitted):
     spots = fitted.copy()
     spots.obsm["spatial"] = np.where(np.arange(36)[:, None] == 3, np.nan, spots.obsm["spatial"])
-    with pytest.raises(ValueError, match="finite coordinates"):
+    with pytest.raises(ValueError, match="must be finite"):
         um.pl.archetypes(spots, show=False)
     del spots.obsm["spatial"]
     with pytest.raises(KeyError, match="no map to draw on"):

@@ -61,6 +61,10 @@ def test_consensus_is_drawn_as_stored(cells):
     twice.obs_names = ["same"] * twice.n_obs
     with pytest.raises(ValueError, match="must be unique"):
         um.pl.consensus(twice, show=False)
+    changed = cells.copy()
+    changed.uns["metagenes"]["consensus"] = 3
+    with pytest.raises(ValueError, match="must be a dict"):
+        um.pl.consensus(changed, show=False)
     without = cells.copy()
     del without.obsm["X_metagenes"]
     with pytest.raises(KeyError, match="run the tool again"):
@@ -70,6 +74,8 @@ def test_consensus_is_drawn_as_stored(cells):
 def test_no_genes_are_no_picture(cells):
     with pytest.raises(ValueError, match="nothing to draw"):
         um.pl.loadings(cells[:, :0].copy(), show=False)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        um.pl.top_genes(cells[:, :0].copy(), show=False)
 
 
 def test_top_genes_lead_their_component(cells):

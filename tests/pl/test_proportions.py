@@ -69,3 +69,7 @@ def test_what_is_not_there_is_named(spots):
         um.pl.proportions(spots, types=["nobody"])
     with pytest.raises(KeyError, match="umap"):
         um.pl.proportions(spots, kind="maps", basis="umap")
+    far = spots.copy()
+    far.obsm["spatial"] = np.full((far.n_obs, 2), 1e308)
+    with pytest.raises(ValueError, match="finite and below"):
+        um.pl.proportions(far, kind="maps")

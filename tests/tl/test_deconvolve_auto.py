@@ -3,6 +3,7 @@ import pytest
 from scipy import sparse
 
 import unmix as um
+from unmix._adata.read import CountsWarning
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,8 @@ def test_what_cannot_be_is_refused(fitted, options, message):
 def test_spots_without_counts_are_said_to_be_empty():
     spots, reference = um.datasets.pbmc_spots(shape=(2, 3))
     spots.X = sparse.csr_matrix(spots.shape, dtype=np.float32)
-    um.tl.deconvolve(spots, reference, groupby="cell_type")
+    with pytest.warns(CountsWarning, match="none of the 6"):
+        um.tl.deconvolve(spots, reference, groupby="cell_type")
     assert spots.obsm["deconvolve"].isna().all(axis=None)
     assert (spots.obs["deconvolve_status"] != "ok").all()
 

@@ -76,8 +76,18 @@ class Conditions:
 
 
 def stored_conditions(entry: dict[str, Any]) -> Conditions:
-    """Return the conditions that :meth:`Conditions.entry` describes."""
-    columns = [entry.get("covariates", {})[str(i)] for i in range(len(entry.get("covariates", {})))]
+    """Return the conditions that :meth:`Conditions.entry` describes.
+
+    Raises
+    ------
+    ValueError
+        If it describes none.
+    """
+    stored = entry.get("covariates", {}) if isinstance(entry, dict) else None
+    if not isinstance(stored, dict):
+        msg = "the stored batches and covariates are no longer as the tool left them; run the tool again."
+        raise ValueError(msg)
+    columns = [stored[str(i)] for i in range(len(stored))]
     covariates = tuple(
         Covariate(str(c["name"]), tuple(map(str, c["categories"])), float(c["mean"]), float(c["sd"])) for c in columns
     )

@@ -60,6 +60,34 @@ def _items(file: Any) -> Iterator[tuple[str, Any]]:
                 waiting.append((f"{where}/{name}", item, (*above, address)))
 
 
+def check_tenx(path: Path) -> None:
+    """Refuse a 10x file whose matrix points outside of itself, before it is turned and cut, which crashes then.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        for name, group in file.items():
+            if not isinstance(group, h5py.Group) or not {"indices", "indptr", "shape"} <= set(group):
+                continue
+            indices, indptr, shape = (np.asarray(group[part][()]) for part in ("indices", "indptr", "shape"))
+            whole = all(a.dtype.kind in "iu" and a.ndim == 1 for a in (indices, indptr, shape))
+            if not whole or len(shape) != 2 or not _fits(indices, indptr, int(shape[0]), int(shape[1])):
+                msg = f"the matrix {name!r} is damaged: its indices do not fit the shape {shape.tolist()}."
+                raise ValueError(msg)
+
+
+def _fits(indices: np.ndarray, indptr: np.ndarray, n_genes: int, n_cells: int) -> bool:
+    """Tell whether columns of a sparse matrix lie in it."""
+    ends = len(indptr) == n_cells + 1 and indptr[0] == 0 and indptr[-1] == len(indices)
+    rises = bool((indptr[1:] >= indptr[:-1]).all())
+    return ends and rises and (len(indices) == 0 or (indices.min() >= 0 and int(indices.max()) < n_genes))
+
+
 def check_folder(path: Path) -> None:
     """Refuse a folder with links out of it, or whose zarr arrays are far larger than what it holds of them.
 

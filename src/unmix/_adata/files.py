@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from scipy import sparse
 
-from unmix._adata.file_checks import check_folder, check_hdf5
+from unmix._adata.file_checks import check_folder, check_hdf5, check_tenx
 from unmix._adata.read import check_indices
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def _open(path: Path) -> "AnnData":
     if path.suffix == ".h5ad":
         return anndata.read_h5ad(path)
     if path.suffix == ".h5":
+        check_tenx(path)
         return sc.read_10x_h5(path)
     if path.is_dir() and (any(path.glob("matrix.mtx*")) or any(path.glob("*_matrix.mtx*"))):
         return sc.read_10x_mtx(path)

@@ -9,7 +9,7 @@ import pandas as pd
 from unmix._adata.conditions import Conditions, stored_conditions
 from unmix._adata.disk import RowsOnDisk
 from unmix._adata.read import check_expression, check_range, check_unique, read_matrix, summarise_rows
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import Entry, stored_entry, stored_parts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,10 +88,10 @@ def stored_state(adata: "AnnData", key: str) -> "State":
     if not isinstance(entry, dict) or not isinstance(entry.get("state"), dict):
         msg = f"no interrupted training is stored in uns[{key!r}]."
         raise KeyError(msg)
-    stored = dict(entry["state"])
-    stored["history"] = {name: [float(v) for v in values] for name, values in stored["history"].items()}
+    stored = Entry(entry["state"], f"uns[{key!r}]['state']")
+    history = {name: [float(v) for v in values] for name, values in stored_parts(stored, "history").items()}
     numbers = {k: int(stored[k]) for k in ("epoch", "best_epoch", "waited", "returns", "seed")}
-    return State(**{**stored, **numbers, "best_loss": float(stored["best_loss"])})
+    return State(**{**stored, **numbers, "history": history, "best_loss": float(stored["best_loss"])})
 
 
 def read_rows(

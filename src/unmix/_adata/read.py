@@ -67,6 +67,9 @@ def read_matrix(adata: "AnnData", layer: str | None = None, whose: str = "the da
     if X is None:
         msg = f"{whose} has no X; name one of its layers: {sorted(k for k in adata.layers if k)}."
         raise ValueError(msg)
+    if len(X.shape) != 2:
+        msg = f"{where} must be a matrix of observations x genes, has the shape {X.shape}."
+        raise ValueError(msg)
     if 0 in X.shape:
         msg = f"{where} is empty: {X.shape[0]} observations x {X.shape[1]} genes."
         raise ValueError(msg)

@@ -125,6 +125,21 @@ def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:
     return values
 
 
+def stored_parts(entry: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return named parts that a tool has stored in `uns`, as an :class:`Entry`.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    parts = entry[part]
+    if not isinstance(parts, dict):
+        msg = f"{part!r} of the result must be a dict, is {type(parts).__name__}; run the tool again."
+        raise ValueError(msg)
+    return Entry(parts, repr(part))
+
+
 def stored_number(entry: Mapping[str, Any], part: str) -> float:
     """Return a number that a tool has stored in `uns`.
 

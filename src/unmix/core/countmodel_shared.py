@@ -316,9 +316,9 @@ def csr_parts(Y: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def start(Y: sparse.csr_array, S: np.ndarray) -> np.ndarray:
-    """Start every spot at equal shares of its counts."""
-    totals = np.asarray(Y.sum(axis=1), dtype=np.float64).ravel()
-    return totals[:, None] / S.shape[1] / np.maximum(S.sum(axis=0), 1e-300)
+    """Start every spot at equal shares of its counts; at nothing of types without counts in these genes."""
+    totals, sums = np.asarray(Y.sum(axis=1), dtype=np.float64).ravel(), S.sum(axis=0)
+    return totals[:, None] / S.shape[1] * np.where(sums > 0, 1 / np.where(sums > 0, sums, 1), 0)
 
 
 def _pass(

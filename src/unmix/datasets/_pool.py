@@ -8,7 +8,7 @@ from scipy import sparse
 from unmix._adata.arguments import checked
 from unmix._adata.keys import column_names
 from unmix._adata.read import LARGEST, read_matrix
-from unmix.core.blocks import as_rows
+from unmix.core.blocks import take_rows
 from unmix.datasets._tissue import cells_in_spots, compositions, grid, smooth_fields
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _members(cells: "AnnData", groupby: str) -> dict[str, np.ndarray]:
 
 def _counts(cells: "AnnData", layer: str | None) -> sparse.csr_matrix:
     """Return the counts as CSR in double precision, or raise."""
-    counts = sparse.csr_matrix(as_rows(read_matrix(cells, layer).X)[:], dtype=np.float64)
+    counts = sparse.csr_matrix(take_rows(read_matrix(cells, layer).X, np.arange(cells.n_obs)), dtype=np.float64)
     if (
         not np.isfinite(counts.data).all()
         or (counts.data < 0).any()

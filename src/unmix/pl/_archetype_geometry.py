@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
-from unmix._adata.stored import rows_of_names, stored_entry
+from unmix._adata.stored import rows_of_names, stored_entry, stored_names
 from unmix.get import archetypes as get_archetypes
 from unmix.get._archetypes import TOOL
 from unmix.pl._canvas import LABEL, TITLE, finish, legend, palette, panels
@@ -160,7 +160,15 @@ def archetype_tree(
     if len(linkage) == 0:
         msg = f"{key!r} holds one archetype; a tree needs two."
         raise ValueError(msg)
-    labels = [str(entry["names"][g]) for g in np.asarray(entry["group"])]
+    names, group = np.array(stored_names(entry, "names")), np.asarray(entry["group"])
+    if (
+        group.dtype.kind not in "iu"
+        or len(group) != len(linkage) + 1
+        or not np.isin(group, np.arange(len(names))).all()
+    ):
+        msg = f"the groups of the archetypes under {key!r} do not fit the tree; run the tool again."
+        raise ValueError(msg)
+    labels = names[group].tolist()
     panel = panels(ax, 1, size=float(np.clip(0.25 * len(labels) + 2, 4, 12)), aspect=0.8)[0]
     dendrogram(
         linkage,

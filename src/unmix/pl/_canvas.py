@@ -32,6 +32,9 @@ def panels(
     ValueError
         If the caller gave another number of axes, or there is nothing to draw.
     """
+    if n == 0:
+        msg = "there is nothing to draw; the result has no genes or components in this object."
+        raise ValueError(msg)
     if ax is not None:
         given = list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) != n:
@@ -40,9 +43,6 @@ def panels(
         return given
     from matplotlib import pyplot as plt
 
-    if n == 0:
-        msg = "there is nothing to draw; the result has no genes or components in this object."
-        raise ValueError(msg)
     columns = max(1, min(columns, n))
     rows = -(-n // columns)
     height = float(np.clip(size * aspect, 1.5, 8.0))
@@ -91,7 +91,16 @@ def colour_bar(ax: "Axes", drawn: Any, label: str, shrink: float = 0.8) -> None:
 
 
 def heatmap(ax: "Axes", values: Any, rows: Sequence[str], columns: Sequence[str], *, label: str, **style: Any) -> None:
-    """Draw a table with the names of its rows and columns and a colour bar."""
+    """Draw a table with the names of its rows and columns and a colour bar.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows or no columns.
+    """
+    if not rows or not columns:
+        msg = "there is nothing to draw; the result has no genes or components in this object."
+        raise ValueError(msg)
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **{"cmap": "viridis", **style})
     named_axis(ax.yaxis, rows)
     named_axis(ax.xaxis, columns, rotation=90 if max(map(len, columns)) > 2 else 0)

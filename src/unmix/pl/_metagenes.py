@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.arguments import checked
-from unmix._adata.stored import rows_of_names, stored_array, stored_entry
+from unmix._adata.stored import rows_of_names, stored_array, stored_entry, stored_parts
 from unmix.get._loadings import loadings as get_loadings
 from unmix.pl._canvas import LABEL, TITLE, colour_bar, finish, heatmap, palette, panels
 
@@ -62,7 +62,7 @@ def consensus(
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    stored = stored_entry(adata, key, "metagenes")["consensus"]
+    stored = stored_parts(stored_entry(adata, key, "metagenes"), "consensus")
     rows = rows_of_names(adata, stored["names"])
     if (rows < 0).any():
         msg = f"{int((rows < 0).sum())} cells of the consensus under {key!r} are not in this AnnData."

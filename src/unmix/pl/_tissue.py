@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.collections import Collection
 
 
+LARGEST = 1e100
+"""Coordinates from here on leave no digit for a margin."""
+
+
 @dataclass(frozen=True)
 class Tissue:
     """Where the spots lie, how large they are, and what lies under them."""
@@ -48,8 +52,8 @@ def tissue(adata: AnnData, basis: str, library_id: str | None = None) -> Tissue:
     if xy.shape[1] < 2:
         msg = f"obsm[{basis!r}] has one column; a map needs two coordinates."
         raise ValueError(msg)
-    if len(xy) == 0 or not np.isfinite(xy).all():
-        msg = f"obsm[{basis!r}] needs at least one spot and finite coordinates; got {len(xy)} spots, NaN among them."
+    if len(xy) == 0 or not (np.abs(xy) < LARGEST).all():
+        msg = f"the coordinates in obsm[{basis!r}] must be finite and below {LARGEST:g}."
         raise ValueError(msg if len(xy) else "there are no spots to draw.")
     library = _library(adata, library_id) if basis == "spatial" else {}
     factors = library.get("scalefactors", {})

@@ -146,6 +146,10 @@ def resume_training(
     entry = adata.uns[key]
     design = checked_fit(entry, f"uns[{key!r}] is no longer as the tool left it").design
     chosen = dict(entry.get("chosen", {}))
+    if design.n_codes != rows.codes.shape[1]:
+        now = rows.codes.shape[1]
+        msg = f"the training under {key!r} has {design.n_codes} columns of batches and covariates, now there are {now}."
+        raise ValueError(msg)
     return fit(rows, design, options, n_jobs=n_jobs, state=state), chosen
 
 
