@@ -100,3 +100,20 @@ def test_every_kind_of_file_is_read(files, tmp_path):
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [0.5, 0.0]}, index=["g1", "g2"])
     table.to_csv(tmp_path / "s.tsv.gz", sep="\t")
     pd.testing.assert_frame_equal(read_reference(tmp_path / "s.tsv.gz"), table)
+
+
+def test_bulk_samples_may_be_a_table(files, tmp_path, capsys):
+    spots = ad.read_h5ad(files / "spots.h5ad")
+    spots.to_df().T.to_csv(tmp_path / "bulk.tsv.gz", sep="\t")
+    options = ["--reference", str(files / "cells.h5ad"), "--groupby", "cell_type", "--method", "nnls"]
+    for name, out in ((tmp_path / "bulk.tsv.gz", "a.csv"), (files / "spots.h5ad", "b.csv")):
+        with pytest.raises(SystemExit) as end:
+            main(["deconvolve", str(name), *options, "--out", str(tmp_path / out)])
+        assert end.value.code in (0, None)
+    a, b = (pd.read_csv(tmp_path / name, index_col=0) for name in ("a.csv", "b.csv"))
+    pd.testing.assert_frame_equal(a, b, rtol=1e-5, atol=1e-7)
+    spots.to_df().T.assign(symbol="x").to_csv(tmp_path / "words.csv")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["deconvolve", str(tmp_path / "words.csv"), *options, "--out", str(tmp_path / "c.csv")])
+    assert "'symbol' has none" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unmix.cli._files import (
     FileProblem,
@@ -22,7 +22,7 @@ def archetypes(
     *,
     out: Path,
     signatures: Path | None = None,
-    n_archetypes: int | None = None,
+    n_archetypes: int | Literal["auto"] = "auto",
     resolution: float | None = None,
     smooth: bool = False,
     layer: str | None = None,
@@ -44,7 +44,7 @@ def archetypes(
     signatures
         Gene sets: .json (a list per type), or .csv or .tsv with a column of genes per type.
     n_archetypes
-        Number of archetypes; chosen by stability and held-out variance if left out.
+        Number of archetypes; "auto" chooses it by stability and held-out variance.
     resolution
         Height in [0, 1] up to which archetypes are merged.
     smooth
@@ -72,7 +72,7 @@ def archetypes(
 
     tl.starfysh_archetypes(
         adata,
-        "auto" if n_archetypes is None else n_archetypes,
+        n_archetypes,
         signatures=sets,
         resolution="auto" if resolution is None else resolution,
         layer=layer,

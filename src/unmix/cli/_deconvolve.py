@@ -8,8 +8,8 @@ from unmix.cli._files import (
     check_outputs,
     h5ad,
     picture,
-    read_data,
     read_reference,
+    read_samples,
     table,
     write_outputs,
 )
@@ -42,9 +42,9 @@ def deconvolve(
     Parameters
     ----------
     spots
-        Spots or samples: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+        Spots or samples: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder; bulk samples also a genes x samples table (.csv, .tsv).
     reference
-        Labelled cells (the same formats), or a genes x types signature (.csv, .tsv).
+        Labelled cells (.h5ad, .zarr, 10x), or a genes x types signature (.csv, .tsv).
     out
         Table of proportions to write: .csv, .tsv or .parquet.
     groupby
@@ -84,7 +84,7 @@ def deconvolve(
     """
     check_outputs([out, out_h5ad, plot], force=force)
     check_endings(objects=[out_h5ad], tables=[out], pictures=[plot])
-    adata, cells = read_data(spots), read_reference(reference)
+    adata, cells = read_samples(spots), read_reference(reference)
     from unmix import get, pl, tl
 
     tl.deconvolve(

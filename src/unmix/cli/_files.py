@@ -60,6 +60,25 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
         raise FileProblem(msg) from error
 
 
+def read_samples(path: Path) -> "AnnData":
+    """Read spots or samples, from the formats of cells or from a table genes x samples.
+
+    Raises
+    ------
+    FileProblem
+        If the file cannot be read, or a column of the table holds no numbers.
+    """
+    found = read_reference(path)
+    if not isinstance(found, pd.DataFrame):
+        return found
+    if words := [str(name) for name, kind in found.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]:
+        msg = f"{path}: a table of samples has genes in its first column and numbers in all others; {words[0]!r} has none."
+        raise FileProblem(msg)
+    from anndata import AnnData
+
+    return AnnData(found.set_axis(found.index.astype(str), axis=0).set_axis(found.columns.astype(str), axis=1).T)
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table with a header from CSV, TSV or Parquet, by the ending of its name.
 
