@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import h5py
@@ -21,7 +22,7 @@ PARTS = (um.pp, um.tl, um.pl, um.get, um.metrics, um.datasets)
 NAMES = [f"{part.__name__}.{name}" for part in PARTS for name in part.__all__]
 NAMES += [f"unmix.{name}" for name in ("load", "report", "save", "set_verbosity", "settings")]
 FUNCTIONS = {name: value for name in NAMES if inspect.isfunction(value := eval(name, {"unmix": um}))}
-PAGES = ("getting_started", "which_tool", "numbers", "coming_from")
+PAGES = ("README", *(f"docs/{name}" for name in ("getting_started", "which_tool", "numbers", "coming_from", "shell")))
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries that the pages use beside this one
@@ -97,11 +98,11 @@ def _write_image(spots, folder):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_on_the_page_runs(page, folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
+def test_the_code_on_the_page_runs(page, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shutil.copytree(folder, tmp_path / "here"))
     monkeypatch.setenv("MPLBACKEND", "agg")
     namespace = {}
-    for kind, code, expected in BLOCK.findall((ROOT / f"docs/{page}.md").read_text()):
+    for kind, code, expected in BLOCK.findall((ROOT / f"{page}.md").read_text()):
         capsys.readouterr()
         if kind == "python":
             exec(compile(code, f"{page}.md", "exec"), namespace)
@@ -109,12 +110,6 @@ def test_the_code_on_the_page_runs(page, folder, monkeypatch, capsys):
             _run_in_the_shell(code)
         if expected:
             assert capsys.readouterr().out.rstrip() == expected.rstrip(), code
-
-
-def test_the_commands_of_the_shell_page_run(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    for _, code, _ in BLOCK.findall((ROOT / "docs/shell.md").read_text()):
-        _run_in_the_shell(code)
 
 
 def _run_in_the_shell(code):
