@@ -75,6 +75,13 @@ def test_refusals():
         um.tl.joint_nmf(data["rna"], 2, batch_key="nothing")
     with pytest.raises(KeyError, match="layer"):
         um.tl.joint_nmf(data, 2, layer={"rna": "nothing"})
+    empty = views()
+    empty["adt"].X = np.zeros(empty["adt"].shape)
+    with pytest.raises(ValueError, match="X of 'adt' holds nothing but zeros"):
+        um.tl.joint_nmf(empty, 2)
+    empty["adt"].obs["donor"] = np.arange(200) % 2
+    with pytest.raises(ValueError, match="nothing but zeros"):
+        um.tl.joint_nmf(empty["adt"], 2, batch_key="donor")
     data["adt"].obs_names = [f"other{i}" for i in range(200)]
     with pytest.raises(ValueError, match="same name"):
         um.tl.joint_nmf(data, 2)

@@ -119,8 +119,23 @@ def check_indices(X: Any, where: str) -> None:
         raise ValueError(msg)
 
 
-def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby") -> pd.Categorical:
+def check_some(matrix: Matrix, summary: RowSummary) -> None:
+    """Refuse a matrix of zeros alone.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    if summary.largest == 0:
+        msg = f"{matrix.where} holds nothing but zeros."
+        raise ValueError(msg)
+
+
+def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby", whose: str = "the data") -> pd.Categorical:
     """Return a column of `obs` as a categorical of strings without unused categories; missing labels stay missing.
+
+    Errors say `whose` it is.
 
     Raises
     ------
@@ -130,7 +145,7 @@ def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby") -> pd.
         If every label is missing.
     """
     if groupby not in adata.obs:
-        msg = f"`{name}` {groupby!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."
+        msg = f"`{name}` {groupby!r} is not among the columns of `obs` of {whose}: {list(map(str, adata.obs.columns))}."
         raise KeyError(msg)
     column = pd.Series(np.asarray(adata.obs[groupby], dtype=object))
     labels = pd.Categorical(column.where(column.isna(), column.astype(str)))

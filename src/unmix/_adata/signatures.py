@@ -99,7 +99,7 @@ def reference_signatures(
         If fewer than two types have cells with counts, the labels are measurements, or the matrix is not one of expression.
     """
     matrix = read_matrix(reference, layer, "the reference")
-    labels = read_labels(reference, groupby)
+    labels = read_labels(reference, groupby, whose="the reference")
     check_types(reference.obs[groupby])
     summary = summarise_rows(matrix, n_jobs=n_jobs)
     check_expression(replace(matrix, where=f"the reference's {matrix.where}"), summary, expect_counts=True)

@@ -8,7 +8,15 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
-from unmix._adata.read import Matrix, check_expression, check_unique, read_labels, read_matrix, summarise_rows
+from unmix._adata.read import (
+    Matrix,
+    check_expression,
+    check_some,
+    check_unique,
+    read_labels,
+    read_matrix,
+    summarise_rows,
+)
 from unmix._adata.stored import stored_array, stored_entry, stored_names
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
@@ -48,7 +56,9 @@ def joint_nmf(
     threads = settings.threads(n_jobs)
     matrix, labels = read_matrix(adata, layer), read_labels(adata, batch_key, name="batch_key")
     check_labels(labels, batch_key, at_least=1 if start is not None else 2)
-    check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=poisson)
+    summary = summarise_rows(matrix, n_jobs=threads)
+    check_expression(matrix, summary, expect_counts=poisson)
+    check_some(matrix, summary)
     names, codes = [str(name) for name in labels.categories], np.asarray(labels.codes, dtype=np.int64)
     known = None if start is None else known_loadings(start, key_added, n_components, names, matrix, keep=freeze)
     rms = batch_rms(matrix.X, codes, len(names), n_jobs=threads)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from unmix import __version__
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
-from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
+from unmix._adata.read import Matrix, check_expression, check_some, read_matrix, summarise_rows
 from unmix._adata.write import Slots, storable, write_all
 from unmix._settings import logger, settings
 from unmix.core.factorization import Walk
@@ -42,7 +42,9 @@ def fit_views(
     layers = {name: layer.get(name) for name in parts} if isinstance(layer, Mapping) else dict.fromkeys(parts, layer)
     matrices = {name: named(read_matrix(part, layers[name]), name) for name, part in parts.items()}
     for matrix, kind in zip(matrices.values(), losses, strict=True):
-        check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=kind == "kl")
+        summary = summarise_rows(matrix, n_jobs=threads)
+        check_expression(matrix, summary, expect_counts=kind == "kl")
+        check_some(matrix, summary)
     cells, rows = match_cells(matrices)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     X = [matrix.X for matrix in matrices.values()]
