@@ -46,7 +46,8 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --ignore-requires-python --constraint constraints-oldest.txt --editable ".[dask,mudata]" \
 		clarabel daqp hypothesis import-linter pyarrow pytest qpsolvers
-	.venv-oldest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py
+	.venv-oldest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py \
+		tests/cli tests/test_cli.py --deselect tests/cli/test_shell.py::test_a_terminal_is_told_what_goes_on_and_a_pipe_is_not
 
 # the newest versions of everything but torch, with any Python: make test-newest PYTHON=python3.12
 test-newest:
