@@ -82,10 +82,11 @@ def test_axes_of_the_caller_one_per_panel(fitted):
     with pytest.raises(ValueError, match="there are 4 panels and 2 Axes"):
         um.pl.archetypes(fitted, ax=axes[0], show=False)
     assert um.pl.archetype_tree(fitted, ax=axes[0, 0], show=False) == [axes[0, 0]]
-    changed = fitted.copy()
-    changed.uns["archetypes"]["group"] = [0, 99]
-    with pytest.raises(ValueError, match="do not fit the tree"):
-        um.pl.archetype_tree(changed, show=False)
+    for part, value in (("group", [0, 99]), ("linkage", {}), ("linkage", np.zeros((2, 3)))):
+        changed = fitted.copy()
+        changed.uns["archetypes"][part] = value
+        with pytest.raises(ValueError, match="no longer as the tool left it"):
+            um.pl.archetype_tree(changed, show=False)
 
 
 def test_25_types_have_25_colours():

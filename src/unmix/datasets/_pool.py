@@ -218,7 +218,7 @@ def _resample(
     if depth is not None:
         spot = np.repeat(np.arange(pooled.shape[0]), np.diff(pooled.indptr))
         total = np.bincount(spot, weights=pooled.data * rate, minlength=pooled.shape[0])
-        rate = rate * min(1.0, depth / total.mean())
+        rate = rate * (depth / max(total.mean(), depth))
     lowered = rng.binomial(pooled.data.astype(np.int64), np.minimum(rate, 1.0))
     raised = rng.poisson(pooled.data * rate)
     pooled.data = np.where(rate > 1, raised, lowered).astype(np.float32)

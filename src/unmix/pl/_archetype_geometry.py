@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
-from unmix._adata.stored import rows_of_names, stored_entry, stored_names
+from unmix._adata.stored import Entry, rows_of_names, stored_entry, stored_names
 from unmix.get import archetypes as get_archetypes
 from unmix.get._archetypes import TOOL
 from unmix.pl._canvas import LABEL, TITLE, finish, legend, palette, panels
@@ -151,24 +151,10 @@ def archetype_tree(
     from scipy.cluster.hierarchy import dendrogram
 
     entry = stored_entry(adata, key, TOOL)
-    linkage = np.atleast_2d(np.asarray(entry["linkage"], dtype=float))
-    if linkage.shape[1:] != (4,):
-        msg = (
-            f"the tree under {key!r} must have rows of four numbers, has the shape {linkage.shape}; run the tool again."
-        )
-        raise ValueError(msg)
+    linkage, labels = _tree(entry, key)
     if len(linkage) == 0:
         msg = f"{key!r} holds one archetype; a tree needs two."
         raise ValueError(msg)
-    names, group = np.array(stored_names(entry, "names")), np.asarray(entry["group"])
-    if (
-        group.dtype.kind not in "iu"
-        or len(group) != len(linkage) + 1
-        or not np.isin(group, np.arange(len(names))).all()
-    ):
-        msg = f"the groups of the archetypes under {key!r} do not fit the tree; run the tool again."
-        raise ValueError(msg)
-    labels = names[group].tolist()
     panel = panels(ax, 1, size=float(np.clip(0.25 * len(labels) + 2, 4, 12)), aspect=0.8)[0]
     dendrogram(
         linkage,
@@ -183,3 +169,14 @@ def archetype_tree(
     panel.set_title("Merge tree of the archetypes", fontsize=TITLE)
     finish([panel], ours=ax is None, show=show, save=save)
     return [panel]
+
+
+def _tree(entry: Entry, key: str) -> tuple[np.ndarray, list[str]]:
+    """Return the rows of the merge tree and the names of its leaves."""
+    linkage, group, names = np.asarray(entry["linkage"]), np.asarray(entry["group"]), stored_names(entry, "names")
+    rows = linkage.dtype.kind in "iuf" and linkage.ndim == 2 and linkage.shape[1] == 4
+    leaves = group.dtype.kind in "iu" and group.shape == (len(linkage) + 1,) if rows else False
+    if not leaves or not np.isin(group, np.arange(len(names))).all():
+        msg = f"the merge tree under {key!r} is no longer as the tool left it; run the tool again."
+        raise ValueError(msg)
+    return linkage.astype(float), [names[g] for g in group]
