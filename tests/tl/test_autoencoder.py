@@ -115,6 +115,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(kind, where, monkeypatch, 
     np.testing.assert_array_equal(adata.obsm[f"X_{kind}"], two.obsm[f"X_{kind}"])
     adata.write_h5ad(tmp_path / "kept.h5ad")
     kept = ad.read_h5ad(tmp_path / "kept.h5ad")
+    with pytest.raises(ValueError, match="had other genes"):
+        um.tl.autoencoder(kept[:, ::-1].copy(), **ARGUMENTS, kind=kind, resume=True)
     um.tl.autoencoder(kept, **ARGUMENTS, kind=kind, resume=True)
     assert kept.uns[kind]["finished"]
     for name in ("train", "validation", "learning_rate"):

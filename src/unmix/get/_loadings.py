@@ -48,7 +48,12 @@ def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int
     table = by_component(stored_array(adata, "varm", key), adata.var_names)
     if not tidy and n_top is None:
         return table
-    rank = by_component(adata.varm[key + keys.SCORE], adata.var_names) if key + keys.SCORE in adata.varm else table
+    scored = key + keys.SCORE in adata.varm
+    rank = (
+        by_component(stored_array(adata, "varm", key + keys.SCORE, table.shape[1]), adata.var_names)
+        if scored
+        else table
+    )
     parts = []
     for name in table:
         order = rank[name].reset_index(drop=True).sort_values(ascending=False, kind="stable").index[:n_top]

@@ -146,6 +146,9 @@ def resume_training(
     entry = adata.uns[key]
     design = checked_fit(entry, f"uns[{key!r}] is no longer as the tool left it").design
     chosen = dict(entry.get("chosen", {}))
+    if list(entry["genes"]) != list(adata.var_names):
+        msg = f"the training under {key!r} had other genes ({design.n_vars}, now {adata.n_vars}), or in another order."
+        raise ValueError(msg)
     if design.n_codes != rows.codes.shape[1]:
         now = rows.codes.shape[1]
         msg = f"the training under {key!r} has {design.n_codes} columns of batches and covariates, now there are {now}."
