@@ -21,7 +21,7 @@ STRENGTHS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
 N_FOLDS = 5
 MIN_Z = 2.0
 """How many standard errors the field must predict better than the mean of all rows."""
-TINY = 1e-6
+TINY, WEAK = 1e-6, 1e-3
 """Weight of rows that are left out, and strength that stands for 0 in predicting them."""
 TOL = 1e-8
 
@@ -78,7 +78,7 @@ def choose_field(X: np.ndarray, graph: sparse.csr_array, own: np.ndarray, rng: n
         hidden[out] = mean
         by_mean[out] = ((X[out] - mean) ** 2).sum(axis=1)
         for j, strength in enumerate(STRENGTHS):
-            errors[j, out] = ((X[out] - _field(hidden, L, max(strength, 1e-3), seen)[out]) ** 2).sum(axis=1)
+            errors[j, out] = ((X[out] - _field(hidden, L, max(strength, WEAK), seen)[out]) ** 2).sum(axis=1)
     predicted = 1.0 - errors.sum(axis=1) / max(by_mean.sum(), np.finfo(float).tiny)
     best = int(np.argmax(predicted))
     gain = (by_mean - errors[best])[rows]
