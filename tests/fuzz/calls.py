@@ -367,7 +367,7 @@ class Case:
     @property
     def replaces(self) -> bool:
         """Whether an answer takes the place of a result that was there."""
-        return bool(self.given.get("resume"))
+        return "resume" in self.target.options
 
     def inputs(self) -> dict[str, Any]:
         return {name: self.given[name] for name in self.target.inputs if name in self.given}
