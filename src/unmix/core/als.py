@@ -108,9 +108,9 @@ def masked_usages(
 
 def _pulls(W: np.ndarray, H: np.ndarray, penalty: Penalty, graph: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the linear terms and the diagonals that penalties add to every row's problem."""
-    linear = np.full(W.shape, -penalty.l1)
+    linear = np.broadcast_to(-penalty.l1, W.shape)
     if graph is None:
-        return linear, np.zeros_like(W)
+        return linear, np.broadcast_to(0.0, W.shape)
     S, degree = graph
     scale = penalty.smoothing * (H**2).sum(axis=1)
     return linear + scale * (degree[:, None] * W + S @ W), 2 * degree[:, None] * scale
