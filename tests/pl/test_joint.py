@@ -38,6 +38,8 @@ def test_batches(tmp_path):
     np.testing.assert_allclose([p.get_width() for p in axes[0].patches], np.sort(adata.varm["joint_nmf"][:, 0])[:-5:-1])
     with pytest.raises(KeyError, match="`components` names"):
         um.pl.joint_loadings(adata, components=[7])
+    with pytest.raises(ValueError, match="`components` is empty"):
+        um.pl.joint_loadings(adata, components=[])
     plt.close("all")
 
 

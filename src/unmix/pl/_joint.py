@@ -56,6 +56,8 @@ def joint_loadings(
     ------
     KeyError
         If there is no such result or component.
+    ValueError
+        If `components` is empty.
 
     Examples
     --------
@@ -88,6 +90,9 @@ def joint_loadings(
 def _components(have: list[str], wanted: "Sequence[str | int] | None", key: str) -> list[str]:
     """Return the names of the components to draw."""
     names = have if wanted is None else [str(name) for name in wanted]
+    if not names:
+        msg = f"`components` is empty; {key!r} has {have}."
+        raise ValueError(msg)
     if missing := [name for name in names if name not in have]:
         msg = f"`components` names {missing}; {key!r} has {have}."
         raise KeyError(msg)
