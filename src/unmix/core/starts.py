@@ -126,18 +126,22 @@ def nndsvd_start(
 
 def nndsvd(triplets: SVD) -> Start:
     """Return, for every singular triplet, the larger of its positive and its negative part."""
-    U, V = triplets.U, triplets.V
-    parts = []
-    for sign in (1.0, -1.0):
-        u, v = _positive(sign * U), _positive(sign * V)
-        parts.append((u, v, np.linalg.norm(u, axis=0), np.linalg.norm(v, axis=0)))
-    positive = parts[0][2] * parts[0][3] >= parts[1][2] * parts[1][3]
-    u, v, nu, nv = (np.where(positive, p, m) for p, m in zip(*parts, strict=True))
+    (both_u, nu), (both_v, nv) = _halves(triplets.U), _halves(triplets.V)
+    larger = (nu[0] * nv[0] < nu[1] * nv[1]).astype(int)
+    columns = np.arange(len(larger))
+    nu, nv = nu[larger, columns], nv[larger, columns]
     size = np.sqrt(triplets.S * nu * nv)
-    return Start(u * size / np.where(nu > 0, nu, 1), (v * size / np.where(nv > 0, nv, 1)).T)
+    u, v = (np.where(larger, negative, positive) for positive, negative in (both_u, both_v))
+    return Start(u * (size / np.where(nu > 0, nu, 1)), (v * (size / np.where(nv > 0, nv, 1))).T)
 
 
-def _positive(A: np.ndarray) -> np.ndarray:
-    """Return the positive part, without what is zero but for rounding, whose sign would decide what is filled."""
-    smallest = ROUNDING * np.abs(A).max(axis=0, initial=0)
-    return np.where(smallest < A, A, 0)
+def _halves(A: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the positive and the negative part and the norms of their columns, (2, k).
+
+    What is zero but for rounding is in neither: its sign would decide what is filled.
+    """
+    size = np.abs(A)
+    A = np.where(size > ROUNDING * size.max(axis=0, initial=0), A, 0)
+    positive = np.maximum(A, 0)
+    negative = positive - A
+    return (positive, negative), np.sqrt([np.einsum("ij,ij->j", part, part) for part in (positive, negative)])
