@@ -1,5 +1,7 @@
 """`unmix joint-nmf` on modalities and batches gives what the function gives, and says what does not go together."""
 
+import json
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -24,9 +26,9 @@ def files(tmp_path_factory):
     return folder
 
 
-def run(capsys, *arguments):
+def run(capsys, *arguments, command="joint-nmf"):
     with pytest.raises(SystemExit) as end:
-        main(["joint-nmf", *map(str, arguments)])
+        main([command, *map(str, arguments)])
     return end.value.code, capsys.readouterr()
 
 
@@ -45,6 +47,38 @@ def test_modalities(files, tmp_path, capsys):
     code, said = run(capsys, out, "--n-components", 2, "--key-added", "two", "--out", again)
     assert code in (0, None), said.err
     assert mudata.read_h5mu(again)["rna"].varm["two"].shape == (40, 2)
+
+
+def test_what_was_written_is_told_reported_and_mapped_onto(files, tmp_path, capsys):
+    fit, out, page = tmp_path / "y.h5mu", tmp_path / "mapped.h5ad", tmp_path / "page.html"
+    code, said = run(capsys, files / "rna.h5ad", files / "adt.h5ad", "--n-components", 3, "--out", fit)
+    assert code in (0, None), said.err
+    code, said = run(capsys, fit, command="info")
+    assert code in (0, None), said.err
+    assert "modality rna: 60 observations x 40 genes" in said.out
+    assert "modality adt: 60 observations x 6 genes" in said.out
+    assert said.out.count("joint_nmf: tl.joint_nmf") == 2
+    code, said = run(capsys, fit, "--as-json", command="info")
+    assert json.loads(said.out)["modalities"]["adt"]["genes"] == 6
+    onto = (files / "rna.h5ad", "--fitted", fit, "--key", "joint_nmf", "--out", out)
+    code, said = run(capsys, *onto, "--modality", "rna", "--predict", "adt", command="transform")
+    assert code in (0, None), said.err
+    expected = ad.read_h5ad(files / "rna.h5ad")
+    um.tl.transform(expected, mudata.read_h5mu(fit)["rna"], key="joint_nmf", predict="adt")
+    pd.testing.assert_frame_equal(ad.read_h5ad(out).obsm["joint_nmf_adt"], expected.obsm["joint_nmf_adt"])
+    code, said = run(capsys, fit, "--modality", "rna", "--out", page, command="report")
+    assert code in (0, None), said.err
+    assert "Shared factors" in page.read_text()
+    for more, words in (
+        ((), "--modality must name one of rna, adt"),
+        (("--modality", "x"), "no modality 'x'; it has rna, adt"),
+    ):
+        code, said = run(capsys, fit, *more, "--out", tmp_path / "other.html", command="report")
+        assert code == 1
+        assert words in said.err
+    code, said = run(capsys, out, "--modality", "rna", "--out", tmp_path / "other.html", command="report")
+    assert code == 1
+    assert "holds one object" in said.err
 
 
 def test_batches_with_every_option(files, tmp_path, capsys):

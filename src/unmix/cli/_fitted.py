@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unmix.cli._files import check_endings, check_outputs, h5ad, read_data, table, write_outputs
+from unmix.cli._modalities import read_one
 
 
 def transform(
@@ -13,6 +14,7 @@ def transform(
     fitted: Path,
     key: str,
     out: Path,
+    modality: str | None = None,
     coordinates: Path | None = None,
     predict: list[str] | None = None,
     batch: str | None = None,
@@ -28,11 +30,13 @@ def transform(
     data
         New cells, spots or samples: .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
     fitted
-        What a tool has written: .h5ad or .zarr, or the model of an autoencoder (.safetensors).
+        What a tool has written: .h5ad, .zarr or .h5mu, or the model of an autoencoder (.safetensors).
     key
         Name of the results in it.
     out
         AnnData with the results to write (.h5ad).
+    modality
+        Which modality of a fit in an .h5mu the new data are.
     coordinates
         Table of observations x components to write: .csv, .tsv or .parquet.
     predict
@@ -50,7 +54,7 @@ def transform(
     """
     check_outputs([out, coordinates], force=force)
     check_endings(objects=[out], tables=[coordinates])
-    adata, model = read_data(data), read_fitted(fitted)
+    adata, model = read_data(data), read_fitted(fitted, modality)
     from unmix import tl
     from unmix._adata.stored import mapped_table
 
@@ -115,7 +119,7 @@ def denoise(
         write_outputs([(out, means.replace)])
 
 
-def read_fitted(path: Path) -> Any:
+def read_fitted(path: Path, modality: str | None = None) -> Any:
     """Read what a tool has written, or the model of an autoencoder.
 
     Raises
@@ -124,7 +128,7 @@ def read_fitted(path: Path) -> Any:
         If it cannot be read.
     """
     if path.suffix != ".safetensors" or not path.is_file():
-        return read_data(path)
+        return read_one(path, modality)
     from unmix import load
 
     return load(path)

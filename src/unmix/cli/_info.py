@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unmix.cli._files import read_data
+from unmix.cli._modalities import SUFFIX, read_mudata
 
 
 def info(file: Path, *, as_json: bool = False) -> None:
@@ -16,23 +17,31 @@ def info(file: Path, *, as_json: bool = False) -> None:
     Parameters
     ----------
     file
-        .h5ad, .zarr, a 10x .h5 or a 10x mtx folder.
+        .h5ad, .zarr, a 10x .h5, a 10x mtx folder, or .h5mu with several modalities.
     as_json
         Print one JSON object instead of lines.
     """
-    adata = read_data(file)
+    if file.suffix == SUFFIX:
+        parts = {str(name): _told(part) for name, part in read_mudata(file).mod.items()}
+        lines = "".join(f"modality {name}: {_lines(part)}" for name, part in parts.items())
+        sys.stdout.write(json.dumps({"modalities": parts}) + "\n" if as_json else lines)
+        return
+    told = _told(read_data(file))
+    sys.stdout.write(json.dumps(told) + "\n" if as_json else _lines(told))
+
+
+def _told(adata: Any) -> dict[str, Any]:
+    """Return what there is to say of one object."""
     from unmix import get
 
-    found = get.results(adata)
     matrices = {"X": adata.X, **adata.layers} if adata.X is not None else dict(adata.layers)
-    told = {
+    return {
         "observations": adata.n_obs,
         "genes": adata.n_vars,
         "matrices": {str(name): _kind(matrix) for name, matrix in matrices.items()},
         "obs": [str(name) for name in adata.obs],
-        "results": found.reset_index().to_dict("records"),
+        "results": get.results(adata).reset_index().to_dict("records"),
     }
-    sys.stdout.write(json.dumps(told) + "\n" if as_json else _lines(told))
 
 
 def _kind(matrix: Any) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from unmix._adata.file_checks import check_hdf5
 from unmix._adata.h5ad import write_h5ad, write_h5mu
 from unmix.cli._files import FileProblem, check_endings, check_outputs, read_data, table, write_outputs
+from unmix.cli._modalities import SUFFIX, imported_mudata, read_mudata
 
 
 def joint_nmf(
@@ -116,13 +116,13 @@ def check_kinds(data: list[Path], batch_key: str | None, out: Path) -> None:
     if not modalities and len(data) != 1:
         msg = f"--batch-key needs one file with all batches, got {len(data)}."
         raise FileProblem(msg)
-    if modalities and len(data) == 1 and data[0].suffix != ".h5mu":
+    if modalities and len(data) == 1 and data[0].suffix != SUFFIX:
         msg = f"{data[0]}: give --batch-key, or a file for each modality, or one .h5mu."
         raise FileProblem(msg)
     if len({path.stem for path in data}) < len(data):
         msg = f"the files name the modalities by their stems, which must differ: {[path.stem for path in data]}."
         raise FileProblem(msg)
-    kind, suffix = ("modalities", ".h5mu") if modalities else ("batches", ".h5ad")
+    kind, suffix = ("modalities", SUFFIX) if modalities else ("batches", ".h5ad")
     if out.suffix != suffix:
         msg = f"{out}: the results of {kind} are written as {suffix}."
         raise FileProblem(msg)
@@ -136,28 +136,11 @@ def read_modalities(data: list[Path]) -> Any:
     FileProblem
         If a file cannot be read, or `mudata` is not installed.
     """
-    mudata = imported_mudata()
-    if data[0].suffix != ".h5mu":
-        parts = {path.stem: read_data(path) for path in data}
-        with mudata.set_options(pull_on_update=False):
-            return mudata.MuData(parts)
-    try:
-        with mudata.set_options(pull_on_update=False):
-            check_hdf5(data[0])
-            return mudata.read_h5mu(data[0])
-    except Exception as error:  # damaged files raise what their libraries like
-        msg = f"{data[0]} could not be read: {error}"
-        raise FileProblem(msg) from error
-
-
-def imported_mudata() -> Any:
-    """Return the module, or say how to get it."""
-    try:
-        import mudata
-    except ImportError as error:
-        msg = "modalities are read and written as MuData; install it with `pip install mudata`."
-        raise FileProblem(msg) from error
-    return mudata
+    if data[0].suffix == SUFFIX:
+        return read_mudata(data[0])
+    mudata, parts = imported_mudata(), {path.stem: read_data(path) for path in data}
+    with mudata.set_options(pull_on_update=False):
+        return mudata.MuData(parts)
 
 
 def each(values: list[Any] | None, names: list[str]) -> Any:
@@ -180,7 +163,7 @@ def write_object(fitted: Any) -> Callable[[Path], Any]:
     """Return what writes a MuData or an AnnData."""
 
     def write(path: Path) -> None:
-        if path.suffix == ".h5mu":
+        if path.suffix == SUFFIX:
             write_h5mu(fitted, path)
         else:
             write_h5ad(fitted, path)

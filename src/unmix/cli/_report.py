@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
-from unmix.cli._files import check_outputs, read_data
+from unmix.cli._files import check_outputs
+from unmix.cli._modalities import read_one
 
 
 def report(
     file: Path,
     *,
     out: Path,
+    modality: str | None = None,
     key: list[str] | None = None,
     obs: list[str] | None = None,
     basis: str | None = None,
@@ -23,9 +25,11 @@ def report(
     Parameters
     ----------
     file
-        .h5ad or .zarr that one or more tools have written to.
+        .h5ad, .zarr or .h5mu that one or more tools have written to.
     out
         Page to write: .html.
+    modality
+        Which modality of an .h5mu.
     key
         Result to show; may be given several times. All by default.
     obs
@@ -38,7 +42,7 @@ def report(
         Replace a page that exists.
     """
     check_outputs([out], force=force)
-    adata = read_data(file)
+    adata = read_one(file, modality)
     from unmix._report import report as write_report
 
     write_report(adata, out, keys=key, obs=obs or [], basis=basis, title=title if title is not None else file.stem)
