@@ -29,7 +29,7 @@ from .calls import cells, profiles, results, sets, views
 from .judge import Defect
 
 KINDS = ("data.h5ad", "data.zarr", "tenx.h5", "tenx", "signature.csv", "signature.tsv.gz", "sets.json", "model.safetensors",
-         "net.csv", "parts.h5mu", "results.h5ad", "epochs.safetensors", "run0.npz")  # fmt: skip
+         "net.csv", "parts.h5mu", "joint.h5mu", "results.h5ad", "epochs.safetensors", "run0.npz")  # fmt: skip
 
 
 @functools.cache
@@ -42,7 +42,9 @@ def originals() -> Path:
         adata.write_h5ad(folder / "data.h5ad")
         results().write_h5ad(folder / "results.h5ad")
         adata.write_zarr(folder / "data.zarr")
-        _write_h5mu(folder / "parts.h5mu")
+        _write_h5mu(folder / "parts.h5mu", views())
+        um.tl.joint_nmf(fitted := views(), 2, max_iter=9, tol=0)
+        _write_h5mu(folder / "joint.h5mu", fitted)
     _write_tenx(folder, adata)
     profiles().to_csv(folder / "signature.csv")
     profiles().to_csv(folder / "signature.tsv.gz", sep="\t")
@@ -56,11 +58,11 @@ def originals() -> Path:
     return folder
 
 
-def _write_h5mu(path: Path) -> None:
+def _write_h5mu(path: Path, parts: dict[str, AnnData]) -> None:
     import mudata
 
     with mudata.set_options(pull_on_update=False):
-        mudata.MuData(views()).write(path)
+        mudata.MuData(parts).write(path)
 
 
 def _write_tenx(folder: Path, adata: AnnData) -> None:
@@ -341,9 +343,19 @@ class FileCase:
             "net.csv": ["metagenes", data, "--n-components", "2", "--n-runs", "2", "--n-top-genes", "15", "--net", str(path),
                         "--out", out + ".h5ad"],
             "parts.h5mu": ["joint-nmf", str(path), "--n-components", "2", "--max-iter", "9", "--out", out + ".h5mu"],
-            "results.h5ad": ["info", str(path), "--as-json"],
         }  # fmt: skip
         quick["signature.tsv.gz"] = quick["signature.csv"]
+        if self.kind == "results.h5ad":
+            return self.random.choice([["info", str(path), "--as-json"], ["report", str(path), "--out", out + ".html"]])
+        if self.kind == "joint.h5mu":
+            one = ["--modality", "rna"]
+            return self.random.choice(
+                [
+                    ["info", str(path)],
+                    ["report", str(path), *one, "--out", out + ".html"],
+                    ["transform", data, "--fitted", str(path), *one, "--key", "joint_nmf", "--out", out + ".h5ad"],
+                ]
+            )
         general = [
             ["info", str(path)],
             ["factorize", str(path), "--n-components", "2", "--out", out + ".h5ad"],

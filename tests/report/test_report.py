@@ -292,3 +292,12 @@ def test_the_shell_writes_the_same_page(spots, tmp_path, capsys):
         main(arguments)
     assert end.value.code == 1
     assert "--force" in capsys.readouterr().err
+
+
+def test_a_result_that_was_spoiled_since_is_named(tmp_path):
+    _, cells = um.datasets.pbmc_spots()
+    um.tl.factorize(cells, 3)
+    cells.uns["nmf"]["loss"] = "none"
+    with pytest.raises(ValueError, match="'nmf' is not as `tl.factorize` has left it"):
+        um.report(cells, tmp_path / "x.html")
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from unmix._adata.read import check_indices
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 
 def open_file(path: Path) -> "AnnData":
@@ -27,15 +28,43 @@ def open_file(path: Path) -> "AnnData":
     """
     import scanpy  # noqa: F401  before warnings are errors
 
+    with _told(path):
+        adata = _open(path)
+        _check_matrices(adata)
+    return adata
+
+
+def open_modalities(path: Path) -> "MuData":
+    """Read an h5mu file; observations and variables get no columns of their modalities.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or leads elsewhere.
+    ImportError
+        If `mudata` is not installed.
+    """
+    import mudata
+
+    with _told(path):
+        check_hdf5(path)
+        with mudata.set_options(pull_on_update=False):
+            found = mudata.read_h5mu(path)
+        for part in found.mod.values():
+            _check_matrices(part)
+    return found
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file raises in the libraries that read it into one kind of error."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "invalid value encountered in cast", RuntimeWarning)
-            adata = _open(path)
-        _check_matrices(adata)
-    except Exception as error:  # a damaged file can raise anything in the libraries that read it
+            yield
+    except Exception as error:
         msg = f"{path} could not be read: {' '.join(str(error).split()) or type(error).__name__}"
         raise ValueError(msg) from error
-    return adata
 
 
 def _check_matrices(adata: "AnnData") -> None:

@@ -22,6 +22,8 @@ def obs_columns(adata: AnnData, key: str, labels: Mapping[str, str]) -> pd.DataF
 def component_table(values: Any, part: str, index: pd.Index) -> pd.DataFrame:
     """Return an array as a table with columns such as `program 1`."""
     array = np.asarray(values)
+    if array.dtype.kind != "f":
+        array = array.astype(float)  # raises where they are no numbers
     return pd.DataFrame(array, index=index, columns=[f"{part} {c + 1}" for c in range(array.shape[1])])
 
 

@@ -33,6 +33,8 @@ def read_results(adata: AnnData, keys: Sequence[str] | None) -> list[Result]:
     ------
     KeyError
         If a key holds no result that can be shown, or there is none at all.
+    ValueError
+        If a result is not as its tool has left it.
     """
     stored = stored_results(adata)["tool"]
     shown = {str(key): str(tool) for key, tool in stored.items() if tool in READERS}
@@ -43,4 +45,14 @@ def read_results(adata: AnnData, keys: Sequence[str] | None) -> list[Result]:
         have = f"there are {list(shown)}" if shown else "run `unmix.tl.deconvolve` or another tool first"
         msg = f"{what}; {have}."
         raise KeyError(msg)
-    return [result for key in wanted for result in READERS[shown[key]](adata, key)]
+    return [result for key in wanted for result in _read(adata, key, shown[key])]
+
+
+def _read(adata: AnnData, key: str, tool: str) -> list[Result]:
+    """Read one result; whatever is raised by one that was changed since becomes an error that names it."""
+    try:
+        return READERS[tool](adata, key)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        told = error.args[0] if isinstance(error, KeyError) and error.args else error
+        msg = f"the result {key!r} is not as `tl.{tool}` has left it: {told}"
+        raise (KeyError if isinstance(error, KeyError) else ValueError)(msg) from error

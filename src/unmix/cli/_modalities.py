@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from unmix._adata.file_checks import check_hdf5
+from unmix._adata.files import open_modalities
 from unmix.cli._files import FileProblem, read_data
 
 SUFFIX = ".h5mu"
@@ -27,17 +27,14 @@ def read_mudata(path: Path) -> Any:
     FileProblem
         If it cannot be read, or `mudata` is not installed.
     """
-    mudata = imported_mudata()
+    imported_mudata()
     if not path.exists():
         msg = f"{path}: no such file or folder."
         raise FileProblem(msg)
     try:
-        with mudata.set_options(pull_on_update=False):
-            check_hdf5(path)
-            return mudata.read_h5mu(path)
-    except Exception as error:  # damaged files raise what their libraries like
-        msg = f"{path} could not be read: {error}"
-        raise FileProblem(msg) from error
+        return open_modalities(path)
+    except ValueError as error:
+        raise FileProblem(str(error)) from error
 
 
 def read_one(path: Path, modality: str | None) -> Any:

@@ -48,7 +48,11 @@ def tissue(adata: AnnData, basis: str, library_id: str | None = None) -> Tissue:
     if basis not in adata.obsm:
         msg = f"`basis` {basis!r} is not in obsm, so there is no map to draw on; there are {sorted(adata.obsm)}."
         raise KeyError(msg)
-    xy = np.asarray(adata.obsm[basis], dtype=float)[:, :2]
+    try:
+        xy = np.asarray(adata.obsm[basis], dtype=float)[:, :2]
+    except (TypeError, ValueError) as error:
+        msg = f"the coordinates in obsm[{basis!r}] must be numbers."
+        raise ValueError(msg) from error
     if xy.shape[1] < 2:
         msg = f"obsm[{basis!r}] has one column; a map needs two coordinates."
         raise ValueError(msg)
