@@ -297,6 +297,10 @@ def test_the_shell_writes_the_same_page(spots, tmp_path, capsys):
 def test_a_result_that_was_spoiled_since_is_named(tmp_path):
     _, cells = um.datasets.pbmc_spots()
     um.tl.factorize(cells, 3)
+    cells.obsm["spatial"] = np.full((cells.n_obs, 2), "here")
+    with pytest.raises(ValueError, match=r"obsm\['spatial'\] must be numbers"):
+        um.report(cells, tmp_path / "x.html")
+    del cells.obsm["spatial"]
     cells.uns["nmf"]["loss"] = "none"
     with pytest.raises(ValueError, match="'nmf' is not as `tl.factorize` has left it"):
         um.report(cells, tmp_path / "x.html")

@@ -49,7 +49,7 @@ def report(
     KeyError
         If there is no such result, column or basis.
     ValueError
-        If there are no observations, or coordinates are not finite.
+        If there are no observations, coordinates are not finite, or a result is not as its tool has left it.
     FileNotFoundError
         If the folder of `path` does not exist.
 

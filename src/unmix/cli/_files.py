@@ -32,11 +32,22 @@ def read_data(path: Path) -> "AnnData":
     FileProblem
         If there is no such file, it is of another kind, or it is damaged.
     """
+    return opened(path, open_file)
+
+
+def opened(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Read a file that must exist.
+
+    Raises
+    ------
+    FileProblem
+        If it does not, or `read` refuses it.
+    """
     if not path.exists():
         msg = f"{path}: no such file or folder."
         raise FileProblem(msg)
     try:
-        return open_file(path)
+        return read(path)
     except ValueError as error:
         raise FileProblem(str(error)) from error
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from unmix._adata.files import open_modalities
-from unmix.cli._files import FileProblem, read_data
+from unmix.cli._files import FileProblem, opened, read_data
 
 SUFFIX = ".h5mu"
 
@@ -28,13 +28,7 @@ def read_mudata(path: Path) -> Any:
         If it cannot be read, or `mudata` is not installed.
     """
     imported_mudata()
-    if not path.exists():
-        msg = f"{path}: no such file or folder."
-        raise FileProblem(msg)
-    try:
-        return open_modalities(path)
-    except ValueError as error:
-        raise FileProblem(str(error)) from error
+    return opened(path, open_modalities)
 
 
 def read_one(path: Path, modality: str | None) -> Any:
