@@ -4,8 +4,8 @@
     python benchmarks/scale.py --tmp DIR --tools nnls nmf --rows 1000 10000 100000
     python benchmarks/scale.py --tmp DIR --report                  # the table of what was measured before
 
-Every measurement has a process of its own: a fork of one in which the tool has run on 300 rows, and once on 2,200, the
-fewest that take single precision, so that loading and compiling are not counted. All work on one thread. Counts are
+Every measurement has a process of its own: a fork of one in which the tool has run on 300 rows, and once on 2,200,
+which take single precision, so that loading and compiling are not counted. All work on one thread. Counts are
 written to DIR block by block, and rows of the table to DIR/scale.jsonl as they come: an interrupted run goes on where
 it was. "disk" reads the h5ad file backed; "memory" loads it first, and its peak holds the matrix. Exponents are slopes
 of log(CPU seconds) over log(rows): of all sizes, and of the last two.
