@@ -226,7 +226,13 @@ def fit_null(
     totals = map_rows(_totals_at, X, constants=(columns,))
     stratum = depth_strata(totals)
     plain = replace(
-        options, absolute=False, quantile_normalize=False, refit_degenerate=False, unknown=False, graph=None
+        options,
+        absolute=False,
+        quantile_normalize=False,
+        refit_degenerate=False,
+        unknown=False,
+        graph=None,
+        errors=None,
     )
     found = []
     for number, generator in enumerate(np.random.default_rng(rng).spawn(int(stratum.max()) + 1)):
