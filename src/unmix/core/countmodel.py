@@ -189,7 +189,7 @@ def _smooth(
     if used == 0:
         return fit.run(model, smoothing=chosen)
     weights, variances = alone
-    prior = neighbour_prior(weights, variances, graph, used)
+    prior = neighbour_prior(weights * model.scale, variances * model.scale**2, graph, used)  # rows are fitted as counts
     return fit.run(model, prior.target, prior.precision, smoothing=chosen, desc="count model with neighbours")
 
 
