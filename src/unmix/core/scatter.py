@@ -49,7 +49,7 @@ def cell_scatter(X: Any, labels: np.ndarray, columns: np.ndarray, model: CountMo
     X
         Counts of the reference's cells.
     labels
-        Type of every cell, -1 for cells to leave out.
+        Type of every cell, -1 for cells to leave out; cells without counts are left out too, as from the signatures.
     columns
         Columns of X that hold the model's genes, shape (G,).
     model
@@ -82,11 +82,12 @@ def cell_scatter(X: Any, labels: np.ndarray, columns: np.ndarray, model: CountMo
 
 def _sums_of_block(block: Block, labels: np.ndarray, columns: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, ...]:
     K, G = L.shape
-    cells = sparse.csr_array(block, dtype=np.float64)[:, columns]
+    everything = sparse.csr_array(block, dtype=np.float64)
+    counted, cells = np.asarray(everything.sum(axis=1)).ravel() > 0, everything[:, columns]
     count, first, second = np.zeros(K), np.zeros((K, K)), np.zeros((K, K, K))
     total, squares = np.zeros((K, G)), np.zeros((K, G))
     for k in range(K):
-        own = cells[labels == k]
+        own = cells[(labels == k) & counted]
         u = own @ L.T
         count[k], first[k], second[k] = own.shape[0], u.sum(axis=0), u.T @ u
         total[k], squares[k] = own.sum(axis=0), own.multiply(own).sum(axis=0)
