@@ -25,7 +25,8 @@ def proportions(
         Whether to return one row per observation and type instead of one column per type.
     as_rna
         `True` for shares of RNA, `False` for shares of cells, `None` for what is stored. The two differ by the mean counts
-        per cell of the types, which a reference of cells gives.
+        per cell of the types, which a reference of cells gives. Scores (`absolute`) are amounts of RNA; shares of them add up
+        to 1.
 
     Returns
     -------
@@ -49,18 +50,21 @@ def proportions(
     """
     entry = stored_entry(adata, key, "deconvolve")
     table = stored_table(adata, key, entry["names"])
-    converted = as_rna is not None and as_rna != (entry["fraction_of"] == "RNA")
+    wanted = entry["fraction_of"] if as_rna is None else "RNA" if as_rna else "cells"
+    converted = wanted != entry["fraction_of"]
     if converted:
-        table = _convert(table, entry, to_rna=bool(as_rna))
+        table = _convert(table, entry, wanted)
     return _tidy(adata, key, table, with_se=not converted) if tidy else table
 
 
-def _convert(table: pd.DataFrame, entry: dict, *, to_rna: bool) -> pd.DataFrame:
-    if entry.get("sizes") is None:
+def _convert(table: pd.DataFrame, entry: dict, wanted: str) -> pd.DataFrame:
+    """Return shares of RNA or of cells, from the other or from scores, which are amounts of RNA."""
+    if entry.get("sizes") is None and "cells" in (wanted, entry["fraction_of"]):
         msg = "shares of cells and of RNA can be converted only where the reference is made of cells, not of a table."
         raise ValueError(msg)
-    sizes = np.asarray(entry["sizes"], dtype=float)
-    amounts = table * sizes if to_rna else table / sizes
+    amounts = table * np.asarray(entry["sizes"], dtype=float) if entry["fraction_of"] == "cells" else table
+    if wanted == "cells":
+        amounts = amounts / np.asarray(entry["sizes"], dtype=float)
     return amounts.div(amounts.sum(axis=1), axis=0)
 
 
