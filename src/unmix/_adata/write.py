@@ -19,7 +19,7 @@ ATTRIBUTES = ("layers", "obsm", "varm", "obs", "var", "uns")
 
 @dataclass
 class Slots:
-    """What a tool wants to write, by attribute of the AnnData and key."""
+    """What a tool wants to write, by attribute of the AnnData and key; `None` for what an earlier run may have left there."""
 
     obs: dict[str, Any] = field(default_factory=dict)
     var: dict[str, Any] = field(default_factory=dict)
@@ -30,7 +30,12 @@ class Slots:
 
     def names(self) -> list[str]:
         """Return the slots as a reader would write them, such as `obsm['deconvolve']`."""
-        return [f"{attribute}[{key!r}]" for attribute in ATTRIBUTES for key in getattr(self, attribute)]
+        return [
+            f"{attribute}[{key!r}]"
+            for attribute in ATTRIBUTES
+            for key, value in getattr(self, attribute).items()
+            if value is not None
+        ]
 
 
 def storable(value: Any) -> Any:
@@ -103,7 +108,8 @@ def write(adata: "AnnData", slots: Slots) -> None:
     adata
         Object to write to; a view becomes an object of its own first.
     slots
-        What to write; `obs` and `var` values are columns, `obsm` and `varm` values arrays or DataFrames.
+        What to write; `obs` and `var` values are columns, `obsm` and `varm` values arrays or DataFrames; `None` to remove
+        what is there.
     """
     write_all([(adata, slots)])
 
@@ -124,14 +130,14 @@ def write_all(pairs: "Sequence[tuple[AnnData, Slots]]") -> None:
     try:
         for adata, attribute, key, value in ready:
             undo.append((adata, attribute, key, _current(adata, attribute, key)))
-            getattr(adata, attribute)[key] = value
+            _put(adata, attribute, key, value)
     except BaseException:
         for adata, name, table in tables:  # whole: a column may be half in
             if any(a is adata and attribute == name for a, attribute, _, _ in undo):
                 setattr(adata, name, table)
         for adata, attribute, key, value in reversed(undo):
             if attribute not in ("obs", "var"):
-                _restore(adata, attribute, key, value)
+                _put(adata, attribute, key, value)
         raise
 
 
@@ -150,6 +156,8 @@ _ABSENT = object()
 
 
 def _prepared(adata: "AnnData", attribute: str, value: Any) -> Any:
+    if value is None:
+        return _ABSENT
     if attribute in ("obs", "var"):
         index = adata.obs_names if attribute == "obs" else adata.var_names
         return value if isinstance(value, pd.Categorical) else pd.Series(np.asarray(value), index=index)
@@ -166,7 +174,8 @@ def _current(adata: "AnnData", attribute: str, key: str) -> Any:
     return slot.get(key, _ABSENT)
 
 
-def _restore(adata: "AnnData", attribute: str, key: str, value: Any) -> None:
+def _put(adata: "AnnData", attribute: str, key: str, value: Any) -> None:
+    """Set a slot, or remove it where the value is `_ABSENT`."""
     slot = getattr(adata, attribute)
     if value is not _ABSENT:
         slot[key] = value

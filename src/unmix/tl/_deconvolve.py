@@ -26,7 +26,7 @@ from unmix.tl._deconvolve_options import (
     neighbour_graph,
     weights_of_genes,
 )
-from unmix.tl._deconvolve_slots import add_cells, add_unknown, result_slots
+from unmix.tl._deconvolve_slots import add_cells, add_unknown, remove_older, result_slots
 
 
 @tool
@@ -128,7 +128,8 @@ def deconvolve(
 
     Returns
     -------
-    `None`, or with `copy=True` the copy. Sets the following fields:
+    `None`, or with `copy=True` the copy. Sets the following fields; those that an earlier run under the same name set and this
+    one does not are removed:
 
     `obsm[key_added]` : DataFrame, n_obs x types
         Proportions; rows sum to 1 (not where `absolute` asks for scores), NaN where a spot could not be fitted. `/` in a
@@ -245,6 +246,7 @@ def deconvolve(
         add_unknown(slots, key_added)
     if isinstance(n_cells, np.ndarray):
         add_cells(slots, n_cells, key_added)
+    remove_older(slots, adata, key_added)
     return slots
 
 

@@ -1,0 +1,87 @@
+"""`tl.deconvolve`: what must not change, or must change with it, where the same data are given in another way."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import unmix as um
+
+METHODS = ["auto", "poisson", "nnls", "simplex", "nusvr_simplex"]
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return um.datasets.simulate_spots(40, 150, 4, platform_sd=0.3, size_sd=0.4, cells_per_type=30, rng=1)
+
+
+def found(spots, reference, **options):
+    return um.tl.deconvolve(spots, reference, groupby="cell_type", copy=True, **options)
+
+
+def in_graph(spots):
+    distance = np.linalg.norm(spots.obsm["spatial"][:, None] - spots.obsm["spatial"], axis=2)
+    spots.obsp["spatial_connectivities"] = sparse.csr_matrix(((distance < 1.5) & (distance > 0)).astype(float))
+    return spots
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_order_kind_of_numbers_and_cells_without_counts_do_not_matter(tissue, method):
+    spots, reference = tissue
+    rng = np.random.default_rng(0)
+    other = spots[rng.permutation(spots.n_obs), rng.permutation(spots.n_vars)].copy()
+    other.X = other.X.toarray().astype(np.int16)
+    empty = ad.AnnData(sparse.csr_matrix((20, 150), dtype=np.float32), obs=reference.obs[:20], var=reference.var)
+    empty.obs_names = [f"empty_{i}" for i in range(20)]
+    more = ad.concat([reference, empty])[rng.permutation(reference.n_obs + 20)].copy()
+    more.X = more.X.tocsc().astype(np.uint32)
+    one, two = found(spots, reference, method=method), found(other, more, method=method)
+    for slot in ("deconvolve", "deconvolve_se") if method == "auto" else ("deconvolve",):
+        np.testing.assert_allclose(two.obsm[slot].loc[spots.obs_names], one.obsm[slot], atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::unmix._adata.read.CountsWarning")
+def test_the_unit_of_what_is_no_count_does_not_matter_to_smoothing():
+    spots, reference = um.datasets.simulate_spots(60, 150, 4, depth=300.0, smoothness=6.0, rng=3)
+    in_graph(spots)
+    tables = []
+    for unit in (0.3, 7.7):
+        spots.X = spots.X.astype(np.float64) * unit
+        tables.append(found(spots, reference, smoothing=1.0).obsm["deconvolve"])
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-4)
+
+
+def test_p_values_do_not_need_the_cells_of_a_spot(tissue):
+    spots, reference = tissue
+    plain, counted = (found(spots, reference, n_perms=20, cells_per_spot=cells) for cells in (None, "n_cells"))
+    np.testing.assert_array_equal(plain.obs["deconvolve_pval"], counted.obs["deconvolve_pval"])
+
+
+def test_nothing_of_an_earlier_run_is_taken_for_this_one(tissue):
+    spots, reference = tissue
+    spots = found(spots, reference, cells_per_spot="n_cells", n_perms=5)
+    spots.obs["deconvolve_mine"] = 1.0
+    assert "se" in um.get.proportions(spots, tidy=True)
+    again, fresh = (found(adata, reference, method="nnls") for adata in (spots, tissue[0]))
+    for part in ("obs", "obsm", "varm"):
+        assert set(getattr(again, part)) - {"deconvolve_mine"} == set(getattr(fresh, part))
+    assert "deconvolve_mine" in again.obs
+    assert "se" not in um.get.proportions(again, tidy=True)
+
+
+def test_a_result_whose_name_ends_like_a_slot_is_kept(tissue):
+    spots, reference = tissue
+    spots = found(spots, reference, method="nnls", key_added="a_se")
+    spots = found(spots, reference, method="nnls", key_added="a")
+    spots = found(spots, reference, method="poisson", key_added="a")
+    assert "a_se" in spots.obsm
+
+
+def test_scores_convert_into_the_shares_that_they_stand_for(tissue):
+    spots, reference = tissue
+    scores = found(spots, reference, method="nusvr", absolute="no.sumto1")
+    for as_rna in (True, False):
+        shares = found(spots, reference, method="nusvr", as_rna=as_rna).obsm["deconvolve"]
+        np.testing.assert_allclose(um.get.proportions(scores, as_rna=as_rna), shares, atol=1e-12)
+    pd.testing.assert_frame_equal(um.get.proportions(scores), scores.obsm["deconvolve"])
