@@ -65,3 +65,38 @@ def test_stored_names_are_unique_and_free_of_slashes(names):
 def test_storing_is_idempotent():
     once = storable({"a/b": (1, {"c": [None, "x"]})})
     assert storable(once) == once
+
+
+def result(**slots):
+    return Slots(uns={"fit": {"params": {}}}, **slots)
+
+
+def test_what_an_earlier_result_under_the_key_has_left_is_removed(tmp_path):
+    adata = ad.AnnData(np.ones((2, 3)), obs={"fit_mine": [1, 2]})
+    write(adata, result(obs={"fit_pval": [0.1, 0.2]}, obsm={"X_fit": np.ones((2, 2)), "fit_se": np.ones((2, 2))}))
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    adata = ad.read_h5ad(tmp_path / "x.h5ad")
+    write(adata, result(obsm={"X_fit": np.zeros((2, 1))}, varm={"fit": np.ones((3, 1))}))
+    assert list(adata.obs) == ["fit_mine"]
+    assert list(adata.obsm) == ["X_fit"]
+    assert adata.obsm["X_fit"].shape == (2, 1)
+
+
+def test_what_another_result_claims_stays_and_a_result_without_slots_goes():
+    adata = ad.AnnData(np.ones((2, 3)))
+    layer = {"fit_denoised": np.ones((2, 3))}
+    write(adata, result(layers=layer))
+    write(adata, Slots(uns={"fit_denoised": {"params": {}}}, layers=layer))
+    write(adata, result(obs={"fit_nll": [1.0, 2.0]}))
+    assert list(adata.layers) == ["fit_denoised"]
+    write(adata, result(layers=layer))
+    assert list(adata.uns) == ["fit"]
+
+
+def test_what_would_be_removed_stays_when_writing_fails():
+    adata = ad.AnnData(np.ones((2, 3)))
+    write(adata, result(obs={"fit_pval": [0.1, 0.2]}, obsm={"fit_se": np.ones((2, 2))}))
+    with pytest.raises(ValueError, match="shape"):
+        write(adata, result(obsm={"X_fit": np.ones((5, 2))}))
+    assert list(adata.obs) == ["fit_pval"]
+    assert list(adata.obsm) == ["fit_se"]

@@ -115,19 +115,26 @@ def write(adata: "AnnData", slots: Slots) -> None:
 
 
 def write_all(pairs: "Sequence[tuple[AnnData, Slots]]") -> None:
-    """Write the slots of several objects, or, on any error or interrupt, none of any."""
+    """Write the slots of several objects, or, on any error or interrupt, none of any.
+
+    Every result notes in `uns[key]["slots"]` what belongs to it, and what an earlier one under its key has left is removed.
+    """
     ready = [
-        (adata, attribute, key, _prepared(adata, attribute, value))
+        (adata, attribute, key, _prepared(adata, attribute, _noted(slots, value) if attribute == "uns" else value))
         for adata, slots in pairs
         for attribute in ATTRIBUTES
         for key, value in getattr(slots, attribute).items()
     ]
+    gone = [(adata, attribute, key) for adata, slots in pairs for attribute, key in _outdated(adata, slots)]
     for adata, _ in pairs:
         if getattr(adata, "is_view", False):
             _make_actual(adata)
     tables = [(adata, name, getattr(adata, name).copy(deep=False)) for adata, _ in pairs for name in ("obs", "var")]
     undo: list[tuple[Any, str, str, Any]] = []
     try:
+        for adata, attribute, key in gone:
+            undo.append((adata, attribute, key, _current(adata, attribute, key)))
+            del getattr(adata, attribute)[key]
         for adata, attribute, key, value in ready:
             undo.append((adata, attribute, key, _current(adata, attribute, key)))
             _put(adata, attribute, key, value)
@@ -139,6 +146,31 @@ def write_all(pairs: "Sequence[tuple[AnnData, Slots]]") -> None:
             if attribute not in ("obs", "var"):
                 _put(adata, attribute, key, value)
         raise
+
+
+def _noted(slots: Slots, value: Any) -> Any:
+    """Return an entry of `uns` with the names of the slots that are written beside it."""
+    if not isinstance(value, Mapping) or "params" not in value:
+        return value
+    names = {attribute: list(getattr(slots, attribute)) for attribute in ATTRIBUTES if attribute != "uns"}
+    return {**value, "slots": {attribute: found for attribute, found in names.items() if found}}
+
+
+def _outdated(adata: "AnnData", slots: Slots) -> list[tuple[str, str]]:
+    """Name what earlier results under the same keys have left and no other result claims, and results of which nothing is left."""
+    new = {(attribute, key) for attribute in ATTRIBUTES for key in getattr(slots, attribute)}
+    claimed = {key: _claims(key, entry) for key, entry in adata.uns.items()}
+    others = {key: claims for key, claims in claimed.items() if key not in slots.uns}
+    left = set().union(*(claimed.get(key, set()) for key in slots.uns)) - set().union(*others.values()) - new
+    spent = [("uns", key) for key, claims in others.items() if claims and claims <= new]
+    return [*sorted((at, key) for at, key in left if key in getattr(adata, at)), *spent]
+
+
+def _claims(key: str, entry: Any) -> set[tuple[str, str]]:
+    """Return the attributes and names of the slots that a result has noted as its own."""
+    noted = entry.get("slots") if isinstance(entry, Mapping) else None
+    pairs = {(at, str(name)) for at in ATTRIBUTES for name in np.ravel(noted.get(at, []))} if isinstance(noted, Mapping) else set()
+    return {(at, name) for at, name in pairs if at != "uns" and name.removeprefix("X_").startswith(key)}
 
 
 def _make_actual(adata: "AnnData") -> None:
