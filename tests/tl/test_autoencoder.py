@@ -138,6 +138,36 @@ def test_an_interrupt_before_the_first_epoch_has_ended_has_nothing_to_keep(monke
     assert not adata.obsm
 
 
+def test_resuming_takes_over_what_the_network_and_the_data_were(monkeypatch, tmp_path):
+    """Not repeated, and stored: likelihood, layer, batches. Another batch of as many levels would be trained on unseen."""
+    from unmix.core.autoencoder import Trainer
+
+    adata = planted()
+    adata.layers["logged"] = np.log1p(adata.X)
+    adata.obs["batch"], adata.obs["other"] = np.tile(["a", "b"], 200), np.repeat(["a", "b"], 200)
+    told = {"n_latent": 4, "likelihood": "gaussian", "layer": "logged", "batch_key": "batch"}
+    whole = um.tl.autoencoder(adata, **told, max_epochs=2, copy=True)
+    epoch = Trainer._epoch
+
+    def interrupted(self, state):
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+        epoch(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", interrupted)
+        um.tl.autoencoder(adata, **told, max_epochs=2, on_interrupt="keep")
+    adata.write_h5ad(tmp_path / "kept.h5ad")
+    kept = ad.read_h5ad(tmp_path / "kept.h5ad")
+    for option, value in {"batch_key": "other", "covariates": ["other"], "layer": "nothing"}.items():
+        with pytest.raises(ValueError, match=f"had {option}="):
+            um.tl.autoencoder(kept, resume=True, **{option: value})
+    um.tl.autoencoder(kept, resume=True, max_epochs=2)
+    np.testing.assert_array_equal(kept.obsm["X_ae"], whole.obsm["X_ae"])
+    for option, value in told.items():
+        assert kept.uns["ae"]["params"][option] == value
+
+
 def test_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="`kind` must be one of"):
         um.tl.autoencoder(planted(), kind="gan")

@@ -101,7 +101,8 @@ def autoencoder(
         `"keep"` writes the best epoch so far when interrupted, with what `resume` needs; `"raise"`
         leaves `adata` as it was.
     resume
-        Whether to go on with the interrupted training stored under the same key; the network's options are those stored.
+        Whether to go on with the interrupted training stored under the same key; the options of the network and of the data
+        are those stored.
     checkpoint
         Folder in which every finished epoch is kept: a call that was interrupted or killed goes on from there when it is
         repeated with the same data, options and seed, to the same answer.
@@ -147,7 +148,7 @@ def autoencoder(
     KeyError
         If `layer` or `batch_key` does not exist, or there is nothing to resume.
     ValueError
-        If the matrix holds no counts or an option is unknown.
+        If the matrix holds no counts, an option is unknown, or what is resumed was trained on other data.
 
     Notes
     -----
@@ -182,18 +183,21 @@ def autoencoder(
     from unmix.core.networks import Design
 
     threads, key, seed = settings.threads(n_jobs), key_added or kind, steps.seed_of(rng)
-    conditions = read_conditions(adata, batch_key, covariates)
-    rows = read_rows(adata, layer, conditions, counts=likelihood != "gaussian", n_jobs=threads)
     options = Options(most, batch_size, learning_rate, mask, device=device, on_interrupt=on_interrupt)
     if resume:
-        fitted, chosen = steps.resume_training(adata, key, rows, options, n_jobs=threads)
+        before = steps.interrupted(adata, key, batch_key=batch_key, covariates=covariates, layer=layer)
+        conditions, counts = before.conditions, before.design.likelihood != "gaussian"
+        rows = read_rows(adata, before.options["layer"], conditions, counts=counts, n_jobs=threads)
+        fitted, chosen = before.go_on(rows, options, n_jobs=threads), before.chosen
     else:
+        conditions = read_conditions(adata, batch_key, covariates)
+        rows = read_rows(adata, layer, conditions, counts=likelihood != "gaussian", n_jobs=threads)
         sizes = {"n_batches": len(conditions.batches), "n_codes": rows.codes.shape[1], "n_latent": n_latent}
         design = Design(rows.X.shape[1], hidden=tuple(hidden), ridge=ridge, **sizes, **given)  # type: ignore[arg-type]
         fitted, chosen = steps.train(rows, design, options, seed=seed, n_jobs=threads, checkpoint=checkpoint)
     how = {"n_samples": n_samples, "seed": seed, "device": device, "threads": threads}
     slots = steps.slots_of(adata, rows, fitted, key, conditions, **how)  # type: ignore[arg-type]
-    slots.uns[key]["chosen"] = chosen
+    slots.uns[key] |= {"chosen": chosen, "params": before.options} if resume else {"chosen": chosen}
     if denoise is not False:
         at = slice(None) if columns is None else columns
         slots.layers[key + keys.DENOISED] = steps.denoised_layer(

@@ -1,6 +1,6 @@
 """What lies between the tools and the mathematics of autoencoders: choices, training, slots, denoised layers."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,16 @@ from anndata import AnnData
 from scipy import sparse
 
 from unmix._adata import keys
-from unmix._adata.conditions import Conditions
+from unmix._adata.conditions import Conditions, stored_conditions
 from unmix._adata.models import checked_fit, model_entry, read_for_model, stored_state
 from unmix._adata.runs import EpochFile, fingerprint
+from unmix._adata.stored import Entry
 from unmix._adata.write import Slots
 from unmix._settings import logger
 from unmix.core.blocks import iter_blocks
 
 if TYPE_CHECKING:
-    from unmix.core.autoencoder import Fit, Options
+    from unmix.core.autoencoder import Fit, Options, State
     from unmix.core.decoding import Wanted
     from unmix.core.networks import Design
     from unmix.core.training import Rows
@@ -31,6 +32,10 @@ CHOICES = {
     "on_interrupt": ("raise", "keep"),
     "device": ("auto", "cpu", "cuda"),
 }
+STORED_OPTIONS = (
+    "n_latent", "kind", "likelihood", "dispersion", "dropout", "ridge", "hidden", "batch_key", "covariates", "layer", "rng",
+)  # fmt: skip
+"""What a resumed training takes over from the one that was interrupted."""
 SHORT_RUN = 5
 """Epochs after which `likelihood="auto"` compares."""
 
@@ -136,24 +141,62 @@ def train(
     return run(fits[best].design, options, seed, state=fits[best].state), losses
 
 
-def resume_training(
-    adata: AnnData, key: str, rows: "Rows", options: "Options", *, n_jobs: int
-) -> "tuple[Fit, dict[str, float]]":
-    """Go on with the interrupted training that is stored under a key."""
-    from unmix.core.autoencoder import fit
+@dataclass(frozen=True)
+class Interrupted:
+    """A training that was interrupted, as it is stored."""
 
+    design: "Design"
+    state: "State"
+    conditions: Conditions
+    chosen: dict[str, float]
+    options: dict[str, Any]
+    """Those of the network and of the data."""
+
+    def go_on(self, rows: "Rows", options: "Options", *, n_jobs: int) -> "Fit":
+        """Train on, from where it stood.
+
+        Raises
+        ------
+        ValueError
+            If batches and covariates have another number of columns.
+        """
+        from unmix.core.autoencoder import fit
+
+        if (had := self.design.n_codes) != (now := rows.codes.shape[1]):
+            msg = f"the training had {had} columns of batches and covariates, now there are {now}."
+            raise ValueError(msg)
+        return fit(rows, self.design, options, n_jobs=n_jobs, state=self.state)
+
+
+def interrupted(adata: AnnData, key: str, **given: Any) -> Interrupted:
+    """Return the interrupted training that is stored under a key.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    ValueError
+        If the genes are others, or an option that is `given` is not the one stored.
+    """
     state = stored_state(adata, key)
-    entry = adata.uns[key]
+    entry = Entry(adata.uns[key], f"uns[{key!r}]")
     design = checked_fit(entry, f"uns[{key!r}] is no longer as the tool left it").design
-    chosen = dict(entry.get("chosen", {}))
     if list(entry["genes"]) != list(adata.var_names):
         msg = f"the training under {key!r} had other genes ({design.n_vars}, now {adata.n_vars}), or in another order."
         raise ValueError(msg)
-    if design.n_codes != rows.codes.shape[1]:
-        now = rows.codes.shape[1]
-        msg = f"the training under {key!r} has {design.n_codes} columns of batches and covariates, now there are {now}."
-        raise ValueError(msg)
-    return fit(rows, design, options, n_jobs=n_jobs, state=state), chosen
+    params, conditions = entry["params"], stored_conditions(entry["conditions"])
+    options = {name: params.get(name) for name in STORED_OPTIONS}
+    known = {"batch_key": conditions.batch_key, "covariates": [c.name for c in conditions.covariates]}
+    for name, value in given.items():
+        now, before = (_names(v) for v in (value, known.get(name, options[name])))
+        if now and now != before:
+            msg = f"the training under {key!r} had {name}={before}, now it is {now}; leave it out to go on with the former."
+            raise ValueError(msg)
+    return Interrupted(design, state, conditions, dict(entry.get("chosen", {})), options)
+
+
+def _names(value: Any) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else [str(name) for name in value]
 
 
 def slots_of(
