@@ -157,7 +157,7 @@ def _noted(slots: Slots, value: Any) -> Any:
 
 
 def _outdated(adata: "AnnData", slots: Slots) -> list[tuple[str, str]]:
-    """Name what earlier results under the same keys have left and no other result claims, and results of which nothing is left."""
+    """Name what earlier results under the same keys have left and no other claims, and results of which nothing is left."""
     new = {(attribute, key) for attribute in ATTRIBUTES for key in getattr(slots, attribute)}
     claimed = {key: _claims(key, entry) for key, entry in adata.uns.items()}
     others = {key: claims for key, claims in claimed.items() if key not in slots.uns}
@@ -169,8 +169,10 @@ def _outdated(adata: "AnnData", slots: Slots) -> list[tuple[str, str]]:
 def _claims(key: str, entry: Any) -> set[tuple[str, str]]:
     """Return the attributes and names of the slots that a result has noted as its own."""
     noted = entry.get("slots") if isinstance(entry, Mapping) else None
-    pairs = {(at, str(name)) for at in ATTRIBUTES for name in np.ravel(noted.get(at, []))} if isinstance(noted, Mapping) else set()
-    return {(at, name) for at, name in pairs if at != "uns" and name.removeprefix("X_").startswith(key)}
+    if not isinstance(noted, Mapping):
+        return set()
+    pairs = ((at, str(name)) for at in ATTRIBUTES if at != "uns" for name in np.ravel(noted.get(at, [])))
+    return {(at, name) for at, name in pairs if name.removeprefix("X_").startswith(key)}
 
 
 def _make_actual(adata: "AnnData") -> None:
