@@ -27,6 +27,18 @@ def test_counts_are_found(spots, tmp_path):
         np.testing.assert_array_equal(read.obsm["spatial"], spots.obsm["spatial"])
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
+def test_names_of_raw_are_made_unique_too(spots, tmp_path):
+    raw = spots.copy()
+    raw.var_names = ["twice", "twice", *raw.var_names[2:]]
+    spots.raw = raw
+    spots.X = np.log1p(spots.X.toarray())
+    spots.write_h5ad(tmp_path / "x.h5ad")
+    read = um.datasets.read(tmp_path / "x.h5ad")
+    assert list(read.var_names[:2]) == ["twice", "twice-1"]
+    np.testing.assert_array_equal(read.X.toarray(), raw.X.toarray())
+
+
 def test_other_numbers_stay(spots, tmp_path):
     spots.X = np.log1p(spots.X.toarray())
     spots.write_h5ad(tmp_path / "x.h5ad")

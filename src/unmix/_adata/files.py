@@ -12,6 +12,7 @@ from scipy import sparse
 
 from unmix._adata.file_checks import check_folder, check_hdf5, check_tenx
 from unmix._adata.read import check_indices
+from unmix._adata.tenx import matrices_in, read_mtx_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,17 +81,22 @@ def _open(path: Path) -> "AnnData":
     import anndata
     import scanpy as sc
 
-    if path.suffix in (".h5ad", ".h5", ".h5mu"):
-        check_hdf5(path)
-    elif path.is_dir():
+    suffix = path.suffix.lower()
+    if path.is_dir():
         check_folder(path)
-    if path.suffix == ".h5ad":
+    elif suffix in (".h5ad", ".h5"):
+        check_hdf5(path)
+    if suffix == ".h5ad":
         return anndata.read_h5ad(path)
-    if path.suffix == ".h5":
+    if suffix == ".h5":
         check_tenx(path)
-        return sc.read_10x_h5(path)
-    if path.is_dir() and (any(path.glob("matrix.mtx*")) or any(path.glob("*_matrix.mtx*"))):
-        return sc.read_10x_mtx(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
+            adata = sc.read_10x_h5(path)
+        adata.var_names_make_unique()  # 10x's annotations have a few symbols twice
+        return adata
+    if path.is_dir() and matrices_in(path):
+        return read_mtx_folder(path)
     if path.is_dir():
         return anndata.read_zarr(path)
     msg = "expected .h5ad, .zarr, a 10x .h5 or a folder with matrix.mtx, barcodes and features."

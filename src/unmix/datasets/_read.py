@@ -47,9 +47,9 @@ def read(source: str | Path, *, cache: str | Path = "data") -> "AnnData":
     if not path.exists():
         msg = f"{source} is neither a file nor one of the public data sets {list(REGISTRY)}."
         raise FileNotFoundError(msg)
-    adata = open_file(path)
+    adata = _with_counts(open_file(path))
     adata.var_names_make_unique()
-    return _with_counts(adata)
+    return adata
 
 
 def _with_counts(adata: "AnnData") -> "AnnData":
