@@ -213,6 +213,17 @@ def test_every_factorisation_and_autoencoder_has_its_page(tmp_path):
     assert [c["name"] for c in results["joint_nmf"]["columns"]] == ["half"]
 
 
+def test_the_number_of_components_that_was_chosen_is_marked(tmp_path):
+    """It need not be the one of the smallest loss: the tool takes the first within one standard error."""
+    spots, _ = um.datasets.pbmc_spots(shape=(5, 6))
+    um.tl.factorize(spots, "auto", ranks=[2, 3])
+    chosen = spots.varm["nmf"].shape[1]
+    spots.uns["nmf"]["held_out"] = np.where(np.array([[2], [3]]) == chosen, 2.0, 1.0)
+    curves = written(spots, tmp_path).data["results"][0]["curves"]
+    figure = next(curve["figure"] for curve in curves if curve["title"] == "Number of components")
+    assert f'"location": {float(chosen)}' in json.dumps(figure)
+
+
 def test_spots_mapped_onto_archetypes_show_their_weights(tmp_path):
     spots, _ = um.datasets.pbmc_spots(shape=(6, 8))
     um.tl.starfysh_archetypes(spots, 3, resolution=None, n_restarts=1)

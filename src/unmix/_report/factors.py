@@ -25,7 +25,7 @@ def read_factorize(adata: AnnData, key: str) -> list[Result]:
     part = "component" if method == "svd" else "factor"
     table = component_table(adata.obsm[keys.EMBEDDING + key], part, adata.obs_names)
     title = METHODS[method] if method != "svd" or bool(entry["params"].get("center")) else "Singular vectors"
-    curves = [*loss_curve(entry), *_ranks(entry), *_spectrum(entry)]
+    curves = [*loss_curve(entry), *_ranks(entry, table.shape[1]), *_spectrum(entry)]
     findings = [*unfitted(table, "observed entry"), *unsettled(entry)]
     facts: dict[str, Any] = {name: entry[name] for name in ("n_iter", "converged") if name in entry}
     unit = "coordinate" if method == "svd" else "usage"
@@ -153,17 +153,15 @@ def _genes(adata: AnnData, key: str, part: str) -> pd.DataFrame:
     return table[[part, "rank", "gene", "loading"]]
 
 
-def _ranks(entry: Mapping[str, Any], chosen: int | None = None) -> list[Curve]:
+def _ranks(entry: Mapping[str, Any], chosen: int) -> list[Curve]:
     """Return the losses of entries held out by rank, of the mean over masks."""
     if "held_out" not in entry:
         return []
     losses = np.asarray(entry["held_out"], dtype=float).reshape(len(entry["ranks"]), -1).mean(axis=1)
     ranks = np.asarray(entry["ranks"])
-    mark = float(ranks[losses.argmin()]) if chosen is None else float(chosen)
-    note = "Mean loss of entries of the matrix that the fit has not seen."
-    return [
-        Curve("Number of components", note, "number of components", "held-out loss", ranks, {"held out": losses}, mark)
-    ]
+    note = "Mean loss of entries that the fit has not seen; taken is the smallest number within one standard error of the best."
+    labels = ("number of components", "held-out loss")
+    return [Curve("Number of components", note, *labels, ranks, {"held out": losses}, float(chosen))]
 
 
 def _spectrum(entry: Mapping[str, Any]) -> list[Curve]:
