@@ -102,6 +102,22 @@ def test_every_kind_of_file_is_read(files, tmp_path):
     pd.testing.assert_frame_equal(read_reference(tmp_path / "s.tsv.gz"), table)
 
 
+@pytest.mark.parametrize("name", ["p.tsv", "P.TSV", "P.Csv", "P.PARQUET"])
+def test_the_ending_says_how_a_table_is_written_and_read_in_letters_of_any_size(name, tmp_path):
+    from unmix.cli._files import read_reference, read_table, table
+
+    values = pd.DataFrame({"a": [1.5, 2.0], "b, c": [0.1, 0.0]}, index=pd.Index(["x", "y"], name="spot"))
+    table(values)(tmp_path / name)
+    if name.endswith("PARQUET"):
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / name), values)
+        pd.testing.assert_frame_equal(read_table(tmp_path / name), values)
+        return
+    separator = "," if name.lower().endswith("csv") else "\t"
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name, sep=separator, index_col=0), values)
+    pd.testing.assert_frame_equal(read_table(tmp_path / name).set_index("spot"), values)
+    pd.testing.assert_frame_equal(read_reference(tmp_path / name), values)
+
+
 def test_bulk_samples_may_be_a_table(files, tmp_path, capsys):
     spots = ad.read_h5ad(files / "spots.h5ad")
     spots.to_df().T.to_csv(tmp_path / "bulk.tsv.gz", sep="\t")

@@ -27,7 +27,9 @@ def test_files_hold_what_the_functions_give(command, key, tmp_path, capsys):
     back = ad.read_h5ad(tmp_path / "y.h5ad")
     np.testing.assert_array_equal(back.obsm[f"X_{key}"], adata.obsm[f"X_{key}"])
     np.testing.assert_array_equal(back.layers[f"{key}_denoised"], adata.layers[f"{key}_denoised"])
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "y.csv", index_col=0), adata.obsm[f"X_{key}"], rtol=1e-5)
+    table = pd.read_csv(tmp_path / "y.csv", index_col=0)
+    np.testing.assert_allclose(table, adata.obsm[f"X_{key}"], rtol=1e-5)
+    assert list(table) == list(um.get.as_anndata(adata, key=key).var_names) == [f"{key}_1", f"{key}_2", f"{key}_3"]
     um.tl.transform(adata, um.load(tmp_path / "y.safetensors"), key=key, key_added="again")
     np.testing.assert_array_equal(adata.obsm["X_again"], adata.obsm[f"X_{key}"])
     assert (tmp_path / "y.png").read_bytes()[:4] == b"\x89PNG"

@@ -169,7 +169,9 @@ def _run(tool: str, data: Path, out: Path, key: str, options: Options, own: dict
     told["denoise"] = list(told.pop("genes")) or options.denoise
     told["covariates"] = list(options.covariates)
     getattr(tl, tool)(adata, key_added=key, **told)
-    coordinates = pd.DataFrame(adata.obsm[f"X_{key}"], index=adata.obs_names).add_prefix(f"{key}_")
+    values = adata.obsm[f"X_{key}"]
+    names = [f"{key}_{k + 1}" for k in range(values.shape[1])]  # as `unmix transform` names them
+    coordinates = pd.DataFrame(values, index=adata.obs_names, columns=names)
     write_outputs(
         [
             (out, h5ad(adata)),

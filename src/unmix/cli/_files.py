@@ -60,7 +60,7 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
     FileProblem
         If it cannot be read.
     """
-    suffixes = [s for s in path.suffixes if s != ".gz"]
+    suffixes = [s for s in map(str.lower, path.suffixes) if s != ".gz"]
     separator = TABLES.get(suffixes[-1] if suffixes else "")
     if separator is None or path.is_dir():
         return read_data(path)
@@ -99,9 +99,9 @@ def read_table(path: Path) -> pd.DataFrame:
         If it cannot be read.
     """
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep=TABLES.get(path.suffix, ","), **SAFELY)
+        return pd.read_csv(path, sep=TABLES.get(path.suffix.lower(), ","), **SAFELY)
     except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
@@ -185,9 +185,9 @@ def table(values: pd.DataFrame) -> Callable[[Path], Any]:
     """Return what writes a table as CSV, TSV or Parquet, by the ending of the file's name."""
 
     def write(path: Path) -> None:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             values.to_parquet(path)
         else:
-            values.to_csv(path, sep=TABLES.get(path.suffix, ","))
+            values.to_csv(path, sep=TABLES.get(path.suffix.lower(), ","))
 
     return write
