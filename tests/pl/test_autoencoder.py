@@ -33,6 +33,22 @@ def test_denoised_draws_counts_and_means_at_the_median_total(cells):
     np.testing.assert_allclose(drawn, np.sort(np.log1p(column * np.median(totals) / totals)), rtol=1e-5)
 
 
+def test_denoised_scales_only_what_is_at_the_own_total(cells):
+    """Means at the median total are drawn as they are; real values without any scale."""
+    cells = cells.copy()
+    drawn = {}
+    for library in (True, False):
+        um.tl.denoise(cells, genes=["CD3D", "MS4A1"], library=library)
+        drawn[library] = um.pl.denoised(cells, ["CD3D", "MS4A1"], show=False)[1].collections[0].get_offsets()
+    np.testing.assert_allclose(drawn[True], drawn[False], rtol=1e-5)
+    cells.layers["centred"] = cells.X.toarray() - 1.0
+    um.tl.autoencoder(cells, 3, likelihood="gaussian", layer="centred", max_epochs=1, key_added="real", denoise=True)
+    before, after = um.pl.denoised(cells, ["CD3D", "MS4A1"], key="real", layer="centred", show=False)
+    at = cells.var_names.get_indexer(["CD3D", "MS4A1"])
+    for panel, layer in ((before, "centred"), (after, "real_denoised")):
+        np.testing.assert_allclose(panel.collections[0].get_offsets(), cells.layers[layer][:, at], rtol=1e-5)
+
+
 def test_refuses_what_is_not_there(cells):
     with pytest.raises(KeyError, match="no result of"):
         um.pl.training(cells, key="vae", show=False)

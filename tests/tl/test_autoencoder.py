@@ -138,6 +138,16 @@ def test_an_interrupt_before_the_first_epoch_has_ended_has_nothing_to_keep(monke
     assert not adata.obsm
 
 
+def test_real_values_may_have_negative_means():
+    """Scaled data have a mean of 0 per gene: no gene is without a dispersion for that, and there is nothing to warn of."""
+    adata = planted()
+    X = np.log1p(np.asarray(adata.X.todense() if sparse.issparse(adata.X) else adata.X))
+    adata.X = np.asarray(X - X.mean(axis=0) - 0.1)
+    um.tl.autoencoder(adata, 4, likelihood="gaussian", max_epochs=2)
+    assert np.isfinite(adata.var["ae_dispersion"]).all()
+    assert np.isfinite(adata.obsm["X_ae"]).all()
+
+
 def test_resuming_takes_over_what_the_network_and_the_data_were(monkeypatch, tmp_path):
     """Not repeated, and stored: likelihood, layer, batches. Another batch of as many levels would be trained on unseen."""
     from unmix.core.autoencoder import Trainer

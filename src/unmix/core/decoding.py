@@ -55,7 +55,7 @@ def project(
     """
     G, L = fit.design.n_vars, fit.design.n_latent
     scored = _evenly(rows.used, MAX_SCORED if score_genes else 0)
-    centre = np.log(fit.genes.mean + 1e-6)
+    centre = np.log(np.maximum(fit.genes.mean, 0) + 1e-6)  # of real values, whose means may be negative, none is scored
     with one_torch_thread():
         net = build(fit.design, fit.weights, Options(device=device, precision="float32")).eval()
         constants = (net, replace(rows, X=None), fit.genes, centre)

@@ -10,8 +10,8 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
-from unmix._adata.read import check_expression, read_matrix, summarise_rows
-from unmix._adata.stored import positions, stored_entry, stored_number
+from unmix._adata.read import Matrix, check_expression, check_range, read_matrix, summarise_rows
+from unmix._adata.stored import positions, stored_entry, stored_number, tool_of
 from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -98,6 +98,8 @@ def denoised(
 ) -> "list[Axes]":
     """Draw two genes against each other before and after denoising, as log(1 + x) at the median total.
 
+    Of an autoencoder of real values (`likelihood="gaussian"`), the values are drawn as they are.
+
     Parameters
     ----------
     adata
@@ -138,25 +140,54 @@ def denoised(
     """
     columns = _two_columns(adata, genes, key)
     matrix = read_matrix(adata, layer)
-    summary = summarise_rows(matrix)
-    check_expression(matrix, summary, expect_counts=False)
-    totals = summary.totals
-    if not totals.any():
-        msg = f"{matrix.where} holds no counts to draw."
-        raise ValueError(msg)
-    scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan)
+    counted = _of_counts(adata, key)
+    totals = _totals(matrix, counted)
+    scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan) if counted else np.ones(len(totals))
     axes = panels(ax, 2, size=3.2 if color is None else 4.2, aspect=1.0 if color is None else 0.8)
     counts, means = (map_rows(_some, X, constants=(columns,)) for X in (matrix.X, adata.layers[key + keys.DENOISED]))
-    for panel, title, values in zip(axes, ("counts", "denoised"), (counts, means), strict=True):
-        x, y = np.log1p(values.T * scale)
+    scaled = counts.T * scale, means.T * (scale if _at_own_total(adata, key) else 1.0)
+    unit = "log(1 + counts at the median total)" if counted else "value"
+    for panel, title, values in zip(axes, ("counts" if counted else "values", "denoised"), scaled, strict=True):
+        x, y = np.log1p(values) if counted else values
         _scatter(panel, adata, x, y, color)
         panel.set_title(title, fontsize=TITLE)
-        panel.set_xlabel(f"{genes[0]}\nlog(1 + counts at the median total)", fontsize=LABEL)
-        panel.set_ylabel(f"{genes[1]}\nlog(1 + counts at the median total)", fontsize=LABEL)
+        panel.set_xlabel(f"{genes[0]}\n{unit}", fontsize=LABEL)
+        panel.set_ylabel(f"{genes[1]}\n{unit}", fontsize=LABEL)
     if color is not None:
         legend(axes[1], axes[1].get_legend_handles_labels()[0], title=color, markerscale=3)
     finish(axes, ours=ax is None, show=show, save=save)
     return axes
+
+
+def _of_counts(adata: AnnData, key: str) -> bool:
+    """Tell whether the autoencoder, where it is stored here, was of counts."""
+    stored = tool_of(adata.uns.get(key)) in TOOLS
+    return not stored or stored_entry(adata, key, *TOOLS)["design"]["likelihood"] != "gaussian"
+
+
+def _at_own_total(adata: AnnData, key: str) -> bool:
+    """Tell whether the means are those at every cell's own total, as a fit writes them and `tl.denoise` unless told otherwise."""
+    entry = adata.uns.get(key + keys.DENOISED)
+    return tool_of(entry) != "denoise" or bool(entry["params"].get("library", True))
+
+
+def _totals(matrix: Matrix, counted: bool) -> np.ndarray:
+    """Return the totals of the rows, checked.
+
+    Raises
+    ------
+    ValueError
+        If they hold no counts where there should be some.
+    """
+    summary = summarise_rows(matrix)
+    if not counted:
+        check_range(matrix, summary)
+        return summary.totals
+    check_expression(matrix, summary, expect_counts=False)
+    if not summary.totals.any():
+        msg = f"{matrix.where} holds no counts to draw."
+        raise ValueError(msg)
+    return summary.totals
 
 
 def _two_columns(adata: AnnData, genes: Sequence[str], key: str) -> np.ndarray:

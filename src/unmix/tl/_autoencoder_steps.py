@@ -223,7 +223,7 @@ def slots_of(
         slots.obsm[embedding + keys.VARIANCE] = found.variance
     if n_samples:
         slots.obsm[embedding + keys.SAMPLES] = samples(found, n_samples, seed)
-    silent = fitted.genes.mean <= 0
+    silent = (fitted.genes.mean <= 0) & rows.counts
     if fitted.design.dispersion == "gene" and fitted.design.likelihood != "poisson":
         theta = np.exp(fitted.weights["log_dispersion"][0].astype(float))
         slots.var[key + keys.DISPERSION] = np.where(silent, np.nan, theta)
