@@ -19,7 +19,7 @@ ATTRIBUTES = ("layers", "obsm", "varm", "obs", "var", "uns")
 
 @dataclass
 class Slots:
-    """What a tool wants to write, by attribute of the AnnData and key; `None` for what an earlier run may have left there."""
+    """What a tool wants to write, by attribute of the AnnData and key."""
 
     obs: dict[str, Any] = field(default_factory=dict)
     var: dict[str, Any] = field(default_factory=dict)
@@ -30,12 +30,7 @@ class Slots:
 
     def names(self) -> list[str]:
         """Return the slots as a reader would write them, such as `obsm['deconvolve']`."""
-        return [
-            f"{attribute}[{key!r}]"
-            for attribute in ATTRIBUTES
-            for key, value in getattr(self, attribute).items()
-            if value is not None
-        ]
+        return [f"{attribute}[{key!r}]" for attribute in ATTRIBUTES for key in getattr(self, attribute)]
 
 
 def storable(value: Any) -> Any:
@@ -108,8 +103,7 @@ def write(adata: "AnnData", slots: Slots) -> None:
     adata
         Object to write to; a view becomes an object of its own first.
     slots
-        What to write; `obs` and `var` values are columns, `obsm` and `varm` values arrays or DataFrames; `None` to remove
-        what is there.
+        What to write; `obs` and `var` values are columns, `obsm` and `varm` values arrays or DataFrames.
     """
     write_all([(adata, slots)])
 
@@ -119,22 +113,19 @@ def write_all(pairs: "Sequence[tuple[AnnData, Slots]]") -> None:
 
     Every result notes in `uns[key]["slots"]` what belongs to it, and what an earlier one under its key has left is removed.
     """
-    ready = [
+    ready = [(adata, attribute, key, _ABSENT) for adata, slots in pairs for attribute, key in _outdated(adata, slots)]
+    ready += [
         (adata, attribute, key, _prepared(adata, attribute, _noted(slots, value) if attribute == "uns" else value))
         for adata, slots in pairs
         for attribute in ATTRIBUTES
         for key, value in getattr(slots, attribute).items()
     ]
-    gone = [(adata, attribute, key) for adata, slots in pairs for attribute, key in _outdated(adata, slots)]
     for adata, _ in pairs:
         if getattr(adata, "is_view", False):
             _make_actual(adata)
     tables = [(adata, name, getattr(adata, name).copy(deep=False)) for adata, _ in pairs for name in ("obs", "var")]
     undo: list[tuple[Any, str, str, Any]] = []
     try:
-        for adata, attribute, key in gone:
-            undo.append((adata, attribute, key, _current(adata, attribute, key)))
-            del getattr(adata, attribute)[key]
         for adata, attribute, key, value in ready:
             undo.append((adata, attribute, key, _current(adata, attribute, key)))
             _put(adata, attribute, key, value)
@@ -159,7 +150,7 @@ def _noted(slots: Slots, value: Any) -> Any:
 def _outdated(adata: "AnnData", slots: Slots) -> list[tuple[str, str]]:
     """Name what earlier results under the same keys have left and no other claims, and results of which nothing is left."""
     new = {(attribute, key) for attribute in ATTRIBUTES for key in getattr(slots, attribute)}
-    claimed = {key: _claims(key, entry) for key, entry in adata.uns.items()}
+    claimed = {key: _claims(str(key), entry) for key, entry in adata.uns.items()}
     others = {key: claims for key, claims in claimed.items() if key not in slots.uns}
     left = set().union(*(claimed.get(key, set()) for key in slots.uns)) - set().union(*others.values()) - new
     spent = [("uns", key) for key, claims in others.items() if claims and claims <= new]
@@ -190,8 +181,6 @@ _ABSENT = object()
 
 
 def _prepared(adata: "AnnData", attribute: str, value: Any) -> Any:
-    if value is None:
-        return _ABSENT
     if attribute in ("obs", "var"):
         index = adata.obs_names if attribute == "obs" else adata.var_names
         return value if isinstance(value, pd.Categorical) else pd.Series(np.asarray(value), index=index)

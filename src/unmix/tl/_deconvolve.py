@@ -26,7 +26,7 @@ from unmix.tl._deconvolve_options import (
     neighbour_graph,
     weights_of_genes,
 )
-from unmix.tl._deconvolve_slots import add_cells, add_unknown, remove_older, result_slots
+from unmix.tl._deconvolve_slots import add_cells, add_unknown, result_slots
 
 
 @tool
@@ -246,7 +246,6 @@ def deconvolve(
         add_unknown(slots, key_added)
     if isinstance(n_cells, np.ndarray):
         add_cells(slots, n_cells, key_added)
-    remove_older(slots, adata, key_added)
     return slots
 
 

@@ -11,7 +11,6 @@ from scipy.stats import norm
 from unmix._adata import keys
 from unmix._adata.read import CountsWarning
 from unmix._adata.signatures import Alignment, Signature, table_of
-from unmix._adata.stored import tool_of
 from unmix._adata.write import Slots
 from unmix._settings import logger
 from unmix.core.countmodel import CountModelResult, worst_genes
@@ -19,11 +18,6 @@ from unmix.core.countmodel_shared import CountModel
 from unmix.core.deconvolution import STATUS, Deconvolution, Null, significance
 
 UNKNOWN = "unknown"
-OPTIONAL = {
-    "obsm": (keys.SE, keys.DETECTION, keys.CELLS),
-    "obs": (keys.UNEXPLAINED, keys.MISFIT, keys.UNKNOWN, keys.PVAL, keys.QVAL),
-}
-"""Endings of what only some options store."""
 
 
 def result_slots(
@@ -134,13 +128,3 @@ def add_cells(slots: Slots, n_cells: np.ndarray, key: str) -> None:
     """Add numbers of cells where the proportions are of cells."""
     if slots.uns[key]["fraction_of"] == "cells":
         slots.obsm[key + keys.CELLS] = slots.obsm[key].mul(n_cells, axis=0)
-
-
-def remove_older(slots: Slots, adata: AnnData, key: str) -> None:
-    """Remove what only an earlier run under the same name has stored, lest it be taken for errors or p-values of this one."""
-    if tool_of(adata.uns.get(key)) != "deconvolve":
-        return
-    for attribute, endings in OPTIONAL.items():
-        for name in (key + ending for ending in endings):
-            if name not in adata.uns:  # a result of that very name stays
-                getattr(slots, attribute).setdefault(name, None)
