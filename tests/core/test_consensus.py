@@ -54,6 +54,17 @@ def test_isolated_spectra_are_left_out(planted):
         combine(runs, 3, max_distance=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, bool])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+def test_small_integers_do_not_overflow(dtype, make):
+    r = np.random.default_rng(0)
+    X = r.poisson(60, (30, 8)).clip(max=255).astype(dtype)
+    U, scale = r.random((30, 2)), r.random(30)
+    found, exact = refit_spectra(make(X), U, scale), refit_spectra(X.astype(float), U, scale)
+    for a, b in zip(found, exact, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
 def test_silhouette_is_that_of_scikit_learn():
     r = np.random.default_rng(0)
     points, labels = r.random((30, 4)), np.append(r.integers(0, 3, 29), 3)

@@ -159,10 +159,9 @@ def row_shares(usages: np.ndarray) -> np.ndarray:
 
 def _spectra_sums(block: Block, shares: np.ndarray, usages: np.ndarray, row_scale: np.ndarray) -> tuple[Any, ...]:
     """Return T'U, T'W, and column sums and sums of squares of T."""
-    scaled, squared = row_scale[:, None], block.multiply(block) if not isinstance(block, np.ndarray) else block**2
-    squares = squared.astype(np.float64).T @ row_scale**2
-    block = block.astype(np.float64)
-    return block.T @ (shares * scaled), block.T @ (usages * scaled), block.T @ row_scale, squares
+    block, scaled = block.astype(np.float64), row_scale[:, None]  # squares of small integers would overflow
+    squared = block**2 if isinstance(block, np.ndarray) else block.multiply(block).tocsr()
+    return block.T @ (shares * scaled), block.T @ (usages * scaled), block.T @ row_scale, squared.T @ row_scale**2
 
 
 def gene_moments(
