@@ -12,6 +12,9 @@ from unmix._adata.read import check_unique
 if TYPE_CHECKING:
     from anndata import AnnData
 
+VAR_NAMES = "var_names"
+"""Part of an entry of `uns`: the genes, in the order of the numbers that it holds for each."""
+
 
 class Entry(dict[str, Any]):
     """What a tool has stored in `uns`; a part that is missing is named together with the tool."""
@@ -104,22 +107,30 @@ def rows_of_names(adata: "AnnData", names: Any) -> np.ndarray:
             "names of observations must be unique to find those that are stored; call `obs_names_make_unique()` first."
         )
         raise ValueError(msg)
-    return adata.obs_names.get_indexer(pd.Index(np.asarray(names).astype(str)))
+    return adata.obs_names.get_indexer(pd.Index([str(name) for name in names]))
 
 
 def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:
     """Return numbers that a tool has stored in `uns` for every gene of the object that it wrote to.
 
+    `uns` does not follow genes that are put in another order or taken out: they are found by the names that the tool
+    stored beside the numbers. Where genes were renamed since, their order decides.
+
     Raises
     ------
     ValueError
-        If they are not as many as the genes: genes were taken out since, which `uns` does not follow.
+        If genes are neither found nor as many as the numbers.
     """
     values = entry[part]
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.shape[-1:] != (adata.n_vars,):
+    sound = isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim > 0
+    if sound and VAR_NAMES in entry:
+        at = pd.Index(stored_names(entry, VAR_NAMES)).get_indexer(adata.var_names)
+        if len(at) and at.min() >= 0 and at.max() < values.shape[-1]:
+            return values[..., at]
+    if not sound or values.shape[-1] != adata.n_vars:
         msg = (
-            f"the fit holds {part!r} of the shape {np.shape(values)} for {adata.n_vars} genes; if genes were taken out "
-            "since, give the object as the tool left it."
+            f"the fit holds {part!r} of the shape {np.shape(values)} for {adata.n_vars} genes; if genes were added or "
+            "renamed since, give the object as the tool left it."
         )
         raise ValueError(msg)
     return values

@@ -39,7 +39,7 @@ def project_archetypes(
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
-    genes = pd.Index(np.asarray(how["genes"]).astype(str))
+    genes = pd.Index(stored_names(how, "genes"))
     n_shared = shared_with_fit(genes, matrix.var_names)
     position = matrix.var_names.get_indexer(genes)
     shared = position >= 0
