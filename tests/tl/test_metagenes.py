@@ -172,3 +172,13 @@ def test_programs_of_sorted_blood_cells_are_named_by_their_top_genes(shared_data
     programs = [set(top[c]) for c in top]
     for markers in ({"CD79A", "CD79B", "MS4A1"}, {"GNLY", "NKG7", "GZMB"}, {"LYZ", "CST3", "S100A9"}):
         assert any(len(markers & program) >= 2 for program in programs), (markers, top.head(8).to_string())
+
+
+def test_a_gene_listed_twice_counts_once(planted):
+    adata = AnnData(planted.X[:100], var=planted.var[[]])
+    genes = [f"g{i}" for i in range(60)]
+    results = [
+        um.tl.metagenes(adata, 2, genes=listed, n_runs=3, max_distance=2.0, max_iter=50, copy=True)
+        for listed in (genes, [*genes, *genes[:30]])
+    ]
+    np.testing.assert_array_equal(*(found.obsm["X_metagenes"] for found in results))

@@ -17,7 +17,7 @@ from unmix._adata.read import (
     read_matrix,
     summarise_rows,
 )
-from unmix._adata.stored import stored_array, stored_entry, stored_names
+from unmix._adata.stored import VAR_NAMES, stored_array, stored_entry, stored_names
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -72,7 +72,9 @@ def joint_nmf(
     else:
         fit = joint_batches(matrix.X, codes, n_components, scales=D, online=online, **options)
     warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
-    return batch_slots(fit, codes, names, D, key_added, align=align)
+    slots = batch_slots(fit, codes, names, D, key_added, align=align)
+    slots.uns[key_added][VAR_NAMES] = matrix.var_names.astype(str).to_numpy()
+    return slots
 
 
 def check_numbers(specificity: float, online: int, start: Any, freeze: bool) -> None:

@@ -108,8 +108,8 @@ def joint_nmf(
     `uns[key_added]` : dict
         `loss`, `n_iter`, `converged`, `params`; for modalities `weights`, `losses`, `depth` and
         `loadings`, those by which :func:`unmix.tl.transform` predicts the others (features x k, fitted to usages as
-        cells without the others have them); for batches `batches`, `scales`, and
-        `mean_usage` (batches x k).
+        cells without the others have them); for batches `batches`, `scales` (batches
+        x genes, these in `var_names`), and `mean_usage` (batches x k).
 
     Raises
     ------

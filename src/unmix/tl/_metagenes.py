@@ -129,7 +129,7 @@ def metagenes(
         of programs tried), `selection` (held-out losses, with `"auto"`), `consensus` (of up to 500 cells: `matrix`, the
         share of runs that put two of them into the same program, and their `names`, in the order of its tree),
         `top_genes`, `enrichment` (with `net`: t statistic, p- and q-value of every set in every program), `genes`,
-        `scale`, `params`.
+        `scale` (of the genes `var_names`), `params`.
 
     Raises
     ------

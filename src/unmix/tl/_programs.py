@@ -13,7 +13,7 @@ from scipy import sparse
 from unmix._adata import keys
 from unmix._adata.read import Matrix, RowSummary, check_expression, read_matrix, summarise_rows
 from unmix._adata.runs import RunFolder
-from unmix._adata.stored import numbers_by_gene, stored_array, stored_entry
+from unmix._adata.stored import VAR_NAMES, numbers_by_gene, stored_array, stored_entry
 from unmix._adata.write import Slots
 from unmix._settings import logger
 from unmix.core.batches import divided, gene_factors, scaled_usages
@@ -161,7 +161,8 @@ def scaled(X: sparse.csr_array, size: np.ndarray) -> sparse.csr_array:
 
 def known_genes(matrix: Matrix, genes: Sequence[str]) -> np.ndarray:
     """Return the positions of genes by name."""
-    columns = matrix.var_names.get_indexer(list(genes))
+    genes = list(dict.fromkeys(genes))  # lists of markers share some
+    columns = matrix.var_names.get_indexer(genes)
     if (columns < 0).any():
         msg = f"`genes` lists genes that do not exist: {np.asarray(genes)[columns < 0][:5].tolist()}."
         raise KeyError(msg)
@@ -267,6 +268,7 @@ def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: s
         "top_genes": pd.DataFrame({f"{c + 1}": matrix.var_names[best].astype(str) for c, best in enumerate(top)}),
         "genes": matrix.var_names[data.columns].astype(str).to_numpy(),
         "scale": scale,
+        VAR_NAMES: matrix.var_names.astype(str).to_numpy(),
     }
     return Slots(
         obsm={keys.EMBEDDING + key: final.astype(np.float32)},
