@@ -63,6 +63,20 @@ def test_hidden_entries_are_completed_and_observed_ones_kept():
     assert adata.uns["few"]["params"]["mask"] == "array"
 
 
+@pytest.mark.parametrize("options", [{"loss": "kl"}, {}, {"method": "als"}])
+def test_what_nobody_observed_is_not_made_up(options):
+    r = np.random.default_rng(1)
+    adata = AnnData(r.poisson(5.0, (30, 20)).astype(float))
+    seen = r.random(adata.shape) < 0.8
+    seen[3], seen[:, 5] = False, False
+    um.tl.factorize(adata, 2, mask=seen, complete=True, tol=1e-3, key_added="few", **options)
+    usages, filled = adata.obsm["X_few"], adata.layers["few_completed"]
+    assert np.isnan(usages[3]).all()
+    assert np.isnan(filled[3]).all()
+    assert np.isfinite(np.delete(usages, 3, axis=0)).all()
+    assert (adata.varm["few"][5] == 0).all()
+
+
 def test_zeros_as_missing_lets_expression_be_filled_in(cells):
     um.tl.factorize(cells, 1, method="nmf", mask="zeros", complete=True, tol=1e-4)
     filled, X = cells.layers["nmf_completed"], cells.X.toarray()

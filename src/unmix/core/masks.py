@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 from scipy import sparse
 
-from unmix.core.blocks import Block
+from unmix.core.blocks import Block, map_reduce_rows
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,25 @@ def observe(block: Block, rows: Any, kind: Any) -> Observed:
     sign = 1 if seen.mean() < 0.5 else -1  # list what is rarer
     listed = _lists(seen if sign == 1 else ~seen)
     return Observed(_without(csr, *listed, keep=sign == 1), *listed, sign)
+
+
+def observed_counts(X: Any, mask: Any, *, n_jobs: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many entries of every row, and of every column, are observed.
+
+    Examples
+    --------
+    >>> observed_counts(np.eye(2), np.array([[True, True], [False, True]]))
+    (array([2, 1]), array([1, 2]))
+    """
+    rows, kind = mask_rows(X, mask)
+    counts, (columns,) = map_reduce_rows(_counts_of, X, rows, constants=(kind,), n_jobs=n_jobs)
+    return counts, columns
+
+
+def _counts_of(block: Block, rows: Any, kind: Any) -> tuple[np.ndarray, tuple[np.ndarray]]:
+    seen, (n_obs, n_vars) = observe(block, rows, kind), block.shape
+    columns = seen.base * n_obs + seen.sign * np.bincount(seen.indices, minlength=n_vars)
+    return seen.base * n_vars + seen.sign * np.diff(seen.indptr).astype(np.int64), (columns,)
 
 
 def _lists(listed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Factorisations X ~ U V of an AnnData: least squares, singular value decomposition, non-negative."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from unmix._adata.read import (
     read_neighbours,
     summarise_rows,
 )
+from unmix._adata.stored import VAR_NAMES
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -26,7 +27,7 @@ from unmix.core.als import als
 from unmix.core.blocks import map_rows
 from unmix.core.factorization import Factorization, Penalty, Walk, nmf, ordered
 from unmix.core.kl import nmf_kl
-from unmix.core.masks import mask_rows, observe
+from unmix.core.masks import mask_rows, observe, observed_counts
 from unmix.core.rank import RankCurve, choose_rank
 from unmix.core.svd import svd
 
@@ -115,13 +116,15 @@ def factorize(
     `obsm["X_" + key]` : float32, n_obs x k
         U: usages, coordinates, or left singular vectors times singular values. NaN where a row has no observed entry.
     `varm[key]` : n_vars x k
-        V, as columns. For `"nmf"` of unit length, with `loss="kl"` of unit sum; the usages carry the scale.
+        V, as columns. For `"nmf"` of unit length, with `loss="kl"` of unit sum; the usages carry the scale. Zero for a
+        gene without an observed entry.
     `layers[key + "_completed"]`
         With `complete`: U V where the mask leaves entries out, X elsewhere; U V everywhere without a mask. Genes that
         `complete` does not list are as in X.
     `uns[key]` : dict
-        `loss` of every iteration, `n_iter`, `converged`; for `"svd"` `singular_values`, `variance_ratio`, `mean`; with
-        `"auto"` `ranks` and `held_out` (ranks x masks, the mean loss of a held-out entry); `params`.
+        `loss` of every iteration, `n_iter`, `converged`; for `"svd"` `singular_values`, `variance_ratio`, `mean` (of the
+        genes `var_names`); with `"auto"` `ranks` and `held_out` (ranks x masks, the mean loss of a held-out entry);
+        `params`.
 
     Raises
     ------
@@ -163,6 +166,10 @@ def factorize(
     penalty = Penalty(l1, l2, smoothing if graph is not None else 0.0, read_graph(adata, graph))
     model = Model(method, loss, observed, penalty, ridge, center, start)
     fit, more = fit_model(matrix.X, int(n_components), model, walk, rng)
+    if observed is not None:
+        fit = blanked(fit, *observed_counts(matrix.X, observed, n_jobs=threads))
+    if "mean" in more:
+        more[VAR_NAMES] = matrix.var_names.astype(str).to_numpy()
     slots = result_slots(fit, key_added or method, more, curve, mask, graph)
     if complete is not False:
         filled = completed(matrix, fit, more.get("mean"), observed, complete)
@@ -298,6 +305,12 @@ def scaled(fit: Factorization, norm: int) -> Factorization:
     size = np.linalg.norm(fit.H, ord=norm, axis=1)
     size = np.where(size > 0, size, 1)
     return Factorization(fit.W * size, fit.H / size[:, None], fit.loss, fit.converged)
+
+
+def blanked(fit: Factorization, by_row: np.ndarray, by_gene: np.ndarray) -> Factorization:
+    """Give rows without an observed entry NaN, and genes without one zeros, whatever the fit began with."""
+    W = np.where(by_row[:, None] > 0, fit.W, np.nan)
+    return replace(fit, W=W, H=np.where(by_gene > 0, fit.H, 0.0))
 
 
 def result_slots(

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.read import Matrix, check_expression, check_range, check_unique, read_matrix, summarise_rows
+from unmix._adata.read import Matrix, check_unique, read_matrix
 from unmix._adata.signatures import shared_with_fit
 from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
 from unmix.core.als import masked_usages
 from unmix.core.blocks import map_rows
 from unmix.core.factorization import Walk, usages
 from unmix.core.kl import kl_usages
+from unmix.core.masks import observed_counts
+from unmix.tl._factorize import check_matrix, read_mask
 
 
 def aligned_loadings(loadings: np.ndarray, genes: pd.Index, matrix: Matrix) -> tuple[np.ndarray, int]:
@@ -36,10 +38,8 @@ def project_factors(
     entry, matrix = stored_entry(fitted, key, "factorize"), read_matrix(adata, layer)
     params = Entry(entry["params"], f"uns[{key!r}]['params']")
     H, shared = aligned_loadings(stored_array(fitted, "varm", key), pd.Index(fitted.var_names), matrix)
-    summary = summarise_rows(matrix, n_jobs=threads)
-    check_range(matrix, summary)
-    if params["method"] == "nmf":
-        check_expression(matrix, summary, expect_counts=False)
+    observed = _observed(adata, params.get("mask"))
+    check_matrix(matrix, observed, params["method"], threads)
     facts = {"n_shared_genes": shared}
     walk = Walk(n_jobs=threads)
     if params["method"] == "svd":
@@ -50,10 +50,21 @@ def project_factors(
         )
         W = map_rows(_coordinates, matrix.X, constants=(H, mean.to_numpy()), n_jobs=threads)
     elif params["method"] == "als":
-        W = masked_usages(matrix.X, H, ridge=params["ridge"], walk=walk)
+        W = masked_usages(matrix.X, H, mask=observed, ridge=params["ridge"], walk=walk)
+    elif params["loss"] == "kl":
+        W = kl_usages(matrix.X, H, mask=observed, walk=walk)
+    elif observed is not None:
+        W = masked_usages(matrix.X, H, mask=observed, nonnegative=True, walk=walk)
     else:
-        W = kl_usages(matrix.X, H, walk=walk) if params["loss"] == "kl" else usages(matrix.X, H, walk=walk)
+        W = usages(matrix.X, H, walk=walk)
+    if observed is not None:
+        W = np.where(observed_counts(matrix.X, observed, n_jobs=threads)[0][:, None] > 0, W, np.nan)
     return W.astype(np.float32), facts
+
+
+def _observed(adata: AnnData, mask: str | None) -> Any:
+    """Return what of new data was observed: as the fit has it for zeros, as a layer of the same name says, or all."""
+    return read_mask(adata, mask) if mask == "zeros" or (mask is not None and mask in adata.layers) else None
 
 
 def _coordinates(block: Any, H: np.ndarray, mean: np.ndarray) -> np.ndarray:

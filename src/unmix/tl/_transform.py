@@ -45,7 +45,8 @@ def transform(
 
     Genes are matched by name. Genes that the fit did not see have no influence. Genes that the new data lack were not
     measured, which is not a count of 0: the new rows are fitted by the genes that both have. Autoencoders read every gene
-    of the fit at once, so that there none may be lacking.
+    of the fit at once, so that there none may be lacking. Where a factorisation took zeros for missing, so does this; where
+    a layer was its mask, a layer of this name masks the new data too.
 
     Parameters
     ----------
