@@ -138,6 +138,29 @@ def test_an_interrupt_before_the_first_epoch_has_ended_has_nothing_to_keep(monke
     assert not adata.obsm
 
 
+def test_zeros_that_are_stored_are_zeros():
+    """As thinning or ambient correction leaves them; taken for counts, they could not have dropped out."""
+    adata = planted()
+    stored, at = sparse.coo_array(adata.X), np.random.default_rng(0).integers(0, (400, 120), (2000, 2)).T
+    data, rows, columns = (
+        np.concatenate(p) for p in ((stored.data, 0 * at[0]), (stored.row, at[0]), (stored.col, at[1]))
+    )
+    thin = adata.copy()
+    thin.X = sparse.csr_matrix((data.astype(np.float32), (rows, columns)), adata.shape)
+    assert (thin.X.data == 0).any()
+    np.testing.assert_array_equal(latent(thin, likelihood="zinb"), latent(adata, likelihood="zinb"))
+
+
+@pytest.mark.filterwarnings("ignore::unmix._adata.read.CountsWarning")
+def test_counts_that_are_no_whole_numbers_give_the_same_dense_and_sparse():
+    """Totals decide which cells are held out: added up in single precision, they gave another split, and another network."""
+    dense = planted()
+    dense.X = np.asarray(sparse.csr_array(dense.X).toarray() * 0.93, np.float32)
+    thin = dense.copy()
+    thin.X = sparse.csr_matrix(dense.X)
+    np.testing.assert_array_equal(latent(thin), latent(dense))
+
+
 def test_real_values_may_have_negative_means():
     """Scaled data have a mean of 0 per gene: no gene is without a dispersion for that, and there is nothing to warn of."""
     adata = planted()

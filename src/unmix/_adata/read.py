@@ -198,7 +198,8 @@ def _summarise_block(block: Block) -> tuple[np.ndarray, ...]:
     values: np.ndarray = block.data if sparse.issparse(block) else block  # type: ignore[assignment]
     n = block.shape[0]
     with np.errstate(invalid="ignore"):  # of both infinities; what is not finite is refused with its own message
-        totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        ones = np.ones(block.shape[1])  # a sparse matrix's own sum adds up in the type of the entries
+        totals = np.asarray(block @ ones if sparse.issparse(block) else block.sum(axis=1, dtype=np.float64))
     smallest = float(values.min()) if values.size else 0.0
     largest = max(abs(float(values.max())), abs(smallest)) if values.size else 0.0
     whole = values.dtype.kind in "biu" or bool(np.all(values == np.floor(values)))

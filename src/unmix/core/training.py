@@ -97,8 +97,11 @@ def _block_moments(block: Block, sizes: np.ndarray, used: np.ndarray, counts: bo
 
 
 def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
-    """Return rows of X, found at positions `at`, as a batch."""
+    """Return rows of X, found at positions `at`, as a batch; a zero that is stored is one as any other, maybe dropped out."""
     x = sparse.csr_array(as_block(block))
+    if not x.data.all():
+        x = x.copy()
+        x.eliminate_zeros()
     counts = x.data.astype(np.float32)
     size = np.where(rows.used_at(at), rows.totals[at], genes.median_total) / genes.median_total
     size = size if rows.counts else np.ones(len(at))
