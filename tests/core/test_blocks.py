@@ -90,6 +90,11 @@ def test_misaligned_rows_are_refused():
         map_rows(project, DENSE, SIDE[:52], constants=(np.ones((7, 2)),))
 
 
+def test_fewer_rows_than_were_read_are_refused():
+    with pytest.raises(ValueError, match="stream_rows"):
+        map_rows(lambda block: block[:1], np.ones((5, 2)), block_rows=2)
+
+
 def test_an_error_in_a_worker_reaches_the_caller():
     def fail(block):
         msg = "boom"

@@ -4,7 +4,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from unmix.core import countmodel
-from unmix.core.countmodel_shared import keep_informative
+from unmix.core.countmodel_shared import MAX_SPOTS, _sample, keep_informative
 
 
 def simulate(seed=0, N=120, G=600, K=5, depth=3000.0, tau=0.0, phi=0.0):
@@ -148,3 +148,15 @@ def test_without_variances_neither_factors_nor_dispersion_are_fitted():
     model = countmodel.fit_count_model(Y, S).model
     assert model.tau == model.dispersion == 0
     assert not model.log_p.any()
+
+
+def test_what_spots_share_is_found_from_real_rows_with_counts():
+    rng = np.random.default_rng(0)
+    S = rng.gamma(0.5, 1.0, (60, 3))
+    Y = rng.poisson(300 * rng.dirichlet(np.ones(3), 2 * MAX_SPOTS) @ S.T)
+    sample = _sample(Y, np.arange(60)).toarray()
+    assert len(sample) == MAX_SPOTS
+    assert set(map(bytes, sample)) <= set(map(bytes, Y.astype(float)))
+    wide = np.zeros((60 * MAX_SPOTS, 60), dtype=np.int64)
+    wide[np.arange(60) * MAX_SPOTS + 7] = Y[:60]
+    np.testing.assert_array_equal(_sample(sparse.csr_array(wide), np.arange(60)).toarray(), Y[:60])

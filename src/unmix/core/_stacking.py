@@ -15,7 +15,13 @@ def stacked(parts: Iterable[Any]) -> Any:
 
 
 def filled(parts: Iterable[Any], n: int) -> Any:
-    """Stack arrays, or tuples of arrays, of n rows in all into memory that is taken once; None where there are none."""
+    """Stack arrays, or tuples of arrays, of n rows in all into memory that is taken once; None where there are none.
+
+    Raises
+    ------
+    ValueError
+        If they have fewer rows: the rest of the memory would hold anything.
+    """
     out: Any = None
     start = 0
     for part in parts:
@@ -28,6 +34,9 @@ def filled(parts: Iterable[Any], n: int) -> Any:
                 out[i] = out[i].astype(np.result_type(out[i], column))
             out[i][start:stop] = column
         start = stop
+    if out is not None and start < n:
+        msg = f"blocks of {n} rows gave {start}; what gives fewer rows is for `stream_rows`."
+        raise ValueError(msg)
     return out if out is None else out[0] if single else tuple(out)
 
 

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 from unmix.core._countmodel_kernels import fit_rows
 from unmix.core.abundance import Abundance, estimate_abundance
-from unmix.core.blocks import Block, map_rows
+from unmix.core.blocks import Block, map_rows, stream_rows
 from unmix.core.platform import PooledFit, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
@@ -169,11 +169,31 @@ def _abundance(Y: sparse.csr_array, S: np.ndarray, state: dict[str, Any], units:
 
 
 def _sample(X: Any, genes: np.ndarray, **walk: Any) -> sparse.csr_array:
-    """Gather at most `MAX_SPOTS` rows, evenly spread, those without counts left out."""
-    chosen = np.zeros(X.shape[0], dtype=bool)
-    chosen[np.linspace(0, X.shape[0] - 1, min(MAX_SPOTS, X.shape[0])).round().astype(int)] = True
-    sample = map_rows(rows_of, X, chosen, constants=(genes,), desc="sample of spots", **walk)
-    return sparse.csr_array(sample[sample.sum(axis=1) > 0])
+    """Gather at most `MAX_SPOTS` rows, evenly spread, those without counts left out.
+
+    Where most of them have none, as with all bins of a slide, the rows are spread over those that have counts.
+    """
+    walk |= {"constants": (genes,), "desc": "sample of spots"}
+    sample = _gathered(X, np.ones(X.shape[0], dtype=bool), walk)
+    if X.shape[0] > MAX_SPOTS > 2 * len(sample):
+        sample = _gathered(X, map_rows(_has_counts, X, **walk), walk)
+    return sparse.csr_array(sample)
+
+
+def _gathered(X: Any, among: np.ndarray, walk: dict[str, Any]) -> np.ndarray:
+    sample = np.concatenate(list(stream_rows(rows_of, X, _evenly(among), **walk)))
+    return np.asarray(sample[sample.sum(axis=1) > 0])
+
+
+def _evenly(among: np.ndarray) -> np.ndarray:
+    """Choose at most `MAX_SPOTS` of the rows in a mask, evenly spread over them."""
+    rows, chosen = np.flatnonzero(among), np.zeros(len(among), dtype=bool)
+    chosen[rows[np.linspace(0, len(rows) - 1, min(MAX_SPOTS, len(rows))).round().astype(int)]] = True
+    return chosen
+
+
+def _has_counts(block: Block, genes: np.ndarray) -> np.ndarray:
+    return np.asarray(block[:, genes].sum(axis=1)).ravel() > 0
 
 
 def _with_unknown(
