@@ -126,6 +126,10 @@ def _kl_pass(
 
 
 def inner_log(data: np.ndarray, quotients: np.ndarray) -> float:
-    """Return the sum of `x log(x / xhat) - x` at the non-zeros."""
-    logs = np.log(np.maximum(quotients, TINY))  # what is not stored above zero has weight zero
-    return float((data * (logs - 1)).sum(dtype=np.float64))
+    """Return the sum of `x log(x / xhat) - x` at the non-zeros, where xhat is not zero.
+
+    Counts of variables without loadings cost the same whatever the usages are, and are left out.
+    """
+    fitted = quotients > 0
+    logs = np.log(np.where(fitted, quotients, 1))
+    return float((data * np.where(fitted, logs - 1, 0)).sum(dtype=np.float64))

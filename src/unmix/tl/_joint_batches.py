@@ -17,7 +17,7 @@ from unmix._adata.read import (
     read_matrix,
     summarise_rows,
 )
-from unmix._adata.stored import VAR_NAMES, stored_array, stored_entry, stored_names
+from unmix._adata.stored import VAR_NAMES, numbers_by_gene, stored_array, stored_entry, stored_names
 from unmix._adata.tool import check_anndata, tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
@@ -64,6 +64,8 @@ def joint_nmf(
     rms = batch_rms(matrix.X, codes, len(names), n_jobs=threads)
     scaled = scale and not poisson
     D = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1), 1.0) if scaled else np.ones_like(rms)
+    if scaled and start is not None and freeze:
+        keep_scales(D, start, key_added, names, matrix)
     D *= measured_genes(adata, measured, names, rms)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     options: dict[str, Any] = {"specificity": specificity, "known": known, "walk": walk, "rng": rng}
@@ -107,7 +109,7 @@ def measured_genes(adata: AnnData, measured: Any, names: list[str], rms: np.ndar
     KeyError
         If there is no such table, or it lacks a batch or a gene.
     ValueError
-        If a gene was measured by no batch.
+        If a gene was measured by no batch, or the table leaves it open.
     """
     if measured is None:
         return np.ones(rms.shape, bool)
@@ -121,7 +123,12 @@ def measured_genes(adata: AnnData, measured: Any, names: list[str], rms: np.ndar
     if missing := [name for name in names if name not in table] or list(adata.var_names.difference(table.index)[:3]):
         msg = f"`measured` must have a column for every batch and a row for every gene; it lacks {missing}."
         raise KeyError(msg)
-    seen = table.loc[adata.var_names, names].to_numpy(dtype=bool).T
+    cells = table.loc[adata.var_names, names]
+    if cells.isna().any(axis=None):
+        lacking = list(cells.index[cells.isna().any(axis=1)][:3])
+        msg = f"`measured` must say true or false of every gene and batch; it says neither of {lacking} in some batch."
+        raise ValueError(msg)
+    seen = cells.to_numpy(dtype=bool).T
     if not seen.any(axis=0).all():
         msg = f"`measured` says that no batch measured {list(adata.var_names[~seen.any(axis=0)][:3])}."
         raise ValueError(msg)
@@ -160,6 +167,16 @@ def own_parts(fitted: AnnData, key: str) -> dict[str, np.ndarray]:
     k = stored_array(fitted, "varm", key).shape[1]
     own = stored_array(fitted, "varm", key + keys.SPECIFIC, k * len(batches))
     return dict(zip(batches, np.split(own, len(batches), axis=1), strict=True))
+
+
+def keep_scales(D: np.ndarray, start: AnnData, key: str, names: list[str], matrix: Matrix) -> None:
+    """Give batches that an earlier fit knows the scales that its loadings were fitted under, in place."""
+    entry = stored_entry(start, key, "joint_nmf")
+    earlier = numbers_by_gene(start, entry, "scales")
+    known = matrix.var_names.isin(start.var_names)
+    for name, scales in zip(stored_names(entry, "batches"), earlier, strict=True):
+        if name in names:
+            D[names.index(name), known] = on_genes(start, scales, matrix).ravel()[known]
 
 
 def on_genes(fitted: AnnData, values: np.ndarray, matrix: Matrix) -> np.ndarray:
