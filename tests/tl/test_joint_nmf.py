@@ -49,8 +49,29 @@ def test_mudata_and_dict_agree():
     np.testing.assert_array_equal(again["adt"].varm["joint_nmf"], parts["adt"].varm["joint_nmf"])
 
 
+def test_cells_that_no_modality_has_any_more_get_nothing():
+    mudata = pytest.importorskip("mudata")
+    with mudata.set_options(pull_on_update=False):
+        whole = mudata.MuData(views())
+    for name in ("rna", "adt"):
+        whole.mod[name] = whole.mod[name][:190].copy()  # without `update()`, `whole` still has 200 cells
+    um.tl.joint_nmf(whole, 3, tol=1e-3)
+    np.testing.assert_array_equal(whole.obsm["X_joint_nmf"][:190], whole["rna"].obsm["X_joint_nmf"])
+    assert np.isnan(whole.obsm["X_joint_nmf"][190:]).all()
+
+
+def test_modalities_of_any_name_are_predicted():
+    made = views()
+    data = {"RNA/counts": made["rna"], "ADT/raw": made["adt"]}
+    um.tl.joint_nmf(data, 3, tol=1e-3, loss="kl")
+    um.tl.transform(made["rna"], made["rna"], key="joint_nmf", predict="ADT_raw", key_added="new")
+    assert made["rna"].obsm["new_ADT_raw"].shape == (200, 10)
+
+
 def test_refusals():
     data = views()
+    with pytest.raises(KeyError, match="no modalities"):
+        um.tl.joint_nmf(data, 2, layer={"RNA": "counts"})
     with pytest.raises(TypeError, match="MuData"):
         um.tl.joint_nmf(np.ones((3, 2)), 2)
     with pytest.raises(ValueError, match="`batch_key` must name"):
@@ -160,6 +181,8 @@ def test_genes_that_one_batch_measured():
         um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"][["a"]])
     with pytest.raises(ValueError, match="no batch measured"):
         um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"] & False)
+    with pytest.raises(ValueError, match="true or false of every gene"):
+        um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"].where(table.varm["seen"]))
 
 
 def test_a_batch_is_added_to_a_fit():
@@ -181,6 +204,30 @@ def test_a_batch_is_added_to_a_fit():
         um.tl.joint_nmf(both, 3, batch_key="batch", freeze=True)
     with pytest.raises(ValueError, match="at least two"):
         um.tl.joint_nmf(new, 3, batch_key="batch")
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_some_cells_of_a_batch_get_the_usages_of_the_fit(loss):
+    options = {"batch_key": "batch", "loss": loss, "tol": 1e-9, "max_iter": 2000}
+    old = batches()
+    um.tl.joint_nmf(old, 3, **options)
+    some = old[old.obs["batch"] == "b"][:25].copy()
+    um.tl.joint_nmf(some, 3, start=old, freeze=True, **options)
+    mapped = um.tl.transform(some, old, key="joint_nmf", key_added="new", copy=True)
+    np.testing.assert_allclose(some.obsm["X_joint_nmf"], mapped.obsm["X_new"], atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_genes_that_the_start_does_not_know_get_loadings(loss):
+    adata = batches()
+    few = adata[:, :30].copy()
+    um.tl.joint_nmf(few, 3, batch_key="batch", loss=loss)
+    um.tl.joint_nmf(adata, 3, batch_key="batch", loss=loss, start=few)
+    expressed = np.asarray(adata.X.sum(axis=0)).ravel() > 0
+    assert (adata.varm["joint_nmf"][expressed] + adata.varm["joint_nmf_specific"][expressed, :3]).any(axis=1).all()
+    um.tl.joint_nmf(adata, 3, batch_key="batch", loss=loss, start=few, freeze=True)
+    assert not adata.varm["joint_nmf"][30:].any()
+    assert adata.uns["joint_nmf"]["loss"][-1] > 0
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kl"])

@@ -116,7 +116,7 @@ def joint_nmf(
     TypeError
         If `data` is of another kind.
     KeyError
-        If `layer`, `batch_key`, `measured` or the fit in `start` does not exist.
+        If `layer`, `batch_key`, `measured` or the fit in `start` does not exist, or `layer` names an unknown modality.
     ValueError
         If values are negative or not finite, labels are missing, no cell is shared, or options do not go together.
 

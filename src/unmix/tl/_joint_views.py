@@ -39,7 +39,7 @@ def fit_views(
     parts, threads = modalities_of(data), settings.threads(n_jobs)
     losses = losses_of(loss, parts)
     omega = None if weights == "balanced" else weights_of(weights, parts)
-    layers = {name: layer.get(name) for name in parts} if isinstance(layer, Mapping) else dict.fromkeys(parts, layer)
+    layers = layers_of(layer, parts)
     matrices = {name: named(read_matrix(part, layers[name]), name) for name, part in parts.items()}
     for matrix, kind in zip(matrices.values(), losses, strict=True):
         summary = summarise_rows(matrix, n_jobs=threads)
@@ -118,6 +118,16 @@ def losses_of(loss: Mapping[str, str] | str, parts: Mapping[str, Any]) -> list[s
     return [by_name[name] for name in parts]
 
 
+def layers_of(layer: Mapping[str, str | None] | str | None, parts: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the layer of every modality; X for those that a mapping does not name."""
+    if not isinstance(layer, Mapping):
+        return dict.fromkeys(parts, layer)
+    if unknown := [name for name in layer if name not in parts]:
+        msg = f"`layer` names {unknown}, which are no modalities; these are {list(parts)}."
+        raise KeyError(msg)
+    return {name: layer.get(name) for name in parts}
+
+
 def weights_of(weights: Any, parts: Mapping[str, Any]) -> list[float]:
     """Return the weights in the order of the modalities."""
     if not isinstance(weights, Mapping) or set(weights) != set(parts) or any(not w >= 0 for w in weights.values()):
@@ -131,14 +141,15 @@ def write_views(
 ) -> None:
     """Write every modality's rows of W and its loadings, or nothing anywhere."""
     parts = modalities_of(data)
-    names = list(parts)
+    names = keys.column_names(list(parts))
     entry = {"loss": fit.loss, "n_iter": len(fit.loss), "converged": fit.converged, "params": facts["params"]}
     entry |= {"weights": dict(zip(names, fit.weights, strict=True))}
     entry |= {fact: dict(zip(names, facts[fact], strict=True)) for fact in ("losses", "depth")}
     pairs: list[tuple[Any, Slots]] = []
     W = fit.W.astype(np.float32)
-    for m, (name, part) in enumerate(parts.items()):
-        others = {other: _table(facts["predictive"][m][i], parts[other]) for i, other in enumerate(names) if i != m}
+    for m, (name, part) in enumerate(zip(names, parts.values(), strict=True)):
+        tables = zip(names, facts["predictive"][m], parts.values(), strict=True)
+        others = {other: _table(H, there) for other, H, there in tables if other != name}
         slots = Slots(
             obsm={keys.EMBEDDING + key: W[rows[m]]},
             varm={key: np.ascontiguousarray(fit.H[m].T)},
@@ -146,7 +157,8 @@ def write_views(
         )
         pairs.append((part, slots))
     if not isinstance(data, Mapping):
-        pairs.append((data, Slots(obsm={keys.EMBEDDING + key: W[cells.get_indexer(data.obs_names)]})))
+        at = cells.get_indexer(data.obs_names)  # -1 for cells that were taken out of all modalities without `update()`
+        pairs.append((data, Slots(obsm={keys.EMBEDDING + key: np.where(at[:, None] >= 0, W[at], np.float32(np.nan))})))
     write_all(pairs)
     logger.info("joint_nmf: wrote %s of %s", ", ".join(pairs[0][1].names()), ", ".join(names))
 
