@@ -360,3 +360,15 @@ def test_a_file_is_read_block_by_block(tmp_path, monkeypatch, use_rep):
         np.testing.assert_allclose(um.get.archetypes(again, what=what), um.get.archetypes(spots, what=what), atol=5e-4)
     assert spots.X.nnz > 30_000
     assert max(sizes) < 40_000
+
+
+def test_genes_of_which_it_is_not_known_whether_they_vary_are_left_out():
+    spots, _, _ = tissue(60)
+    marked = np.arange(spots.n_vars) < 100
+    weights = []
+    for flags in (marked, pd.Series(marked, spots.var_names).where(marked)):  # NaN, as after joining two objects
+        spots.var["highly_variable"] = flags
+        um.tl.starfysh_archetypes(spots, 3, n_restarts=1)
+        weights.append(spots.obsm["archetypes"].to_numpy())
+        assert set(spots.uns["archetypes"]["reduction"]["genes"]) <= set(spots.var_names[marked])
+    np.testing.assert_array_equal(*weights)

@@ -157,7 +157,11 @@ def _variable_genes(moments: GeneMoments, var: pd.DataFrame) -> np.ndarray:
     """Return the genes marked in `var["highly_variable"]`, or the 2,000 most overdispersed ones that are expressed."""
     expressed = moments.expressed > 1
     if "highly_variable" in var:
-        marked = var["highly_variable"].to_numpy(dtype=bool) & expressed
+        flags = var["highly_variable"]
+        known = flags.notna().to_numpy()  # joining objects leaves NaN where one lacks a gene, and NaN is true
+        marked = np.zeros_like(expressed)
+        marked[known] = flags[known].to_numpy(dtype=bool)
+        marked &= expressed
         return marked if marked.any() else expressed
     if expressed.sum() <= N_TOP_GENES:
         return expressed if expressed.any() else np.ones_like(expressed)
