@@ -182,3 +182,12 @@ def test_a_gene_listed_twice_counts_once(planted):
         for listed in (genes, [*genes, *genes[:30]])
     ]
     np.testing.assert_array_equal(*(found.obsm["X_metagenes"] for found in results))
+
+
+def test_scores_of_an_earlier_result_do_not_rank_another(planted):
+    adata = AnnData(planted.X[:100], var=planted.var[[]])
+    um.tl.metagenes(adata, 3, n_runs=3, n_top_genes=50, max_distance=2.0, max_iter=30, key_added="key")
+    um.tl.factorize(adata, 3, key_added="key", tol=1e-3)
+    best = um.get.loadings(adata, key="key").idxmax()
+    top = um.get.loadings(adata, key="key", n_top=1)
+    assert list(top["gene"]) == list(best)

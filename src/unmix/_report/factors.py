@@ -64,7 +64,7 @@ def read_joint_nmf(adata: AnnData, key: str) -> list[Result]:
     aligned = keys.EMBEDDING + key + keys.ALIGNED
     extra = (
         {"aligned usage": component_table(adata.obsm[aligned], "factor", adata.obs_names)}
-        if aligned in adata.obsm
+        if entry["params"].get("align") and aligned in adata.obsm
         else {}
     )
     findings = [*unfitted(table, "usage"), *unsettled(entry)]

@@ -48,18 +48,19 @@ def loadings(adata: AnnData, *, key: str = "nmf", tidy: bool = False, n_top: int
     table = by_component(stored_array(adata, "varm", key), adata.var_names)
     if not tidy and n_top is None:
         return table
-    scored = key + keys.SCORE in adata.varm
-    rank = (
-        by_component(stored_array(adata, "varm", key + keys.SCORE, table.shape[1]), adata.var_names)
-        if scored
-        else table
-    )
+    rank = by_component(stored_array(adata, "varm", ranking(adata, key), table.shape[1]), adata.var_names)
     parts = []
     for name in table:
         order = rank[name].reset_index(drop=True).sort_values(ascending=False, kind="stable").index[:n_top]
         top = table[name].iloc[order]
         parts.append(pd.DataFrame({"gene": top.index, "component": name, "loading": top.to_numpy()}))
     return pd.concat(parts, ignore_index=True)
+
+
+def ranking(adata: AnnData, key: str) -> str:
+    """Return which entry of `varm` says what leads a component: scores, where the tool stores them, or loadings."""
+    tool = adata.uns[key]["params"]["tool"]  # scores may be left from another tool under the same key
+    return key + keys.SCORE if tool == "metagenes" and key + keys.SCORE in adata.varm else key
 
 
 def by_component(values: object, index: pd.Index) -> pd.DataFrame:

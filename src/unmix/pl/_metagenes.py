@@ -12,6 +12,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.stored import rows_of_names, stored_array, stored_entry, stored_parts
 from unmix.get._loadings import loadings as get_loadings
+from unmix.get._loadings import ranking
 from unmix.pl._canvas import LABEL, TITLE, colour_bar, finish, heatmap, palette, panels
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def top_genes(
     True
     """
     genes = list(dict.fromkeys(get_loadings(adata, key=key, n_top=n_top)["gene"]))
-    values = stored_array(adata, "varm", key + keys.SCORE if key + keys.SCORE in adata.varm else key)
+    values = stored_array(adata, "varm", ranking(adata, key))
     table = pd.DataFrame(values, index=adata.var_names).loc[genes]
     size = table.abs().max(axis=1).to_numpy()
     table = table.div(np.where(size > 0, size, 1), axis=0)
