@@ -44,6 +44,12 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_an_address_asks_for_is_no_part_of_the_name(server, tmp_path):
+    """As Zenodo's addresses end; with it, the ending would no longer say what the file is."""
+    path = um.datasets.fetch(f"{server[0]}?download=1", SHA256, cache=tmp_path)
+    assert path.name == f"{SHA256[:12]}-tissue.h5ad"
+
+
 def test_a_damaged_file_is_replaced(server, tmp_path):
     url, requests = server
     path = um.datasets.fetch(url, SHA256, cache=tmp_path)

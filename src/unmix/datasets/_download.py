@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from unmix._adata.arguments import checked
 
@@ -69,7 +70,7 @@ def fetch(source: str, sha256: str | None = None, *, cache: str | Path | None = 
         pooch.retrieve(
             url,
             known_hash=f"sha256:{digest}",
-            fname=f"{digest[:12]}-{url.rsplit('/', 1)[-1]}",
+            fname=f"{digest[:12]}-{urlsplit(url).path.rsplit('/', 1)[-1]}",  # without ?download=1 and the like
             path=pooch.os_cache("unmix") if cache is None else cache,
         )
     )
