@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from anndata import AnnData
+from scipy import sparse
 
 import unmix as um
 from unmix.cli import main
@@ -34,6 +36,12 @@ def test_every_result_is_listed_with_its_own_slots(file, capsys):
     assert not any("deconvolve_b" in slot for slot in first["slots"])
     assert "obs['deconvolve_b_rmse']" in second["slots"]
     assert len(first["slots"]) == len(second["slots"])
+
+
+def test_zeros_that_are_stored_are_zeros(tmp_path, capsys):
+    stored = sparse.csr_matrix((np.array([0.0, 2.0], np.float32), ([0, 1], [1, 0])), (2, 2))
+    AnnData(stored).write_h5ad(tmp_path / "x.h5ad")
+    assert "X: 25.0% non-zero, float32, counts" in run(capsys, tmp_path / "x.h5ad")
 
 
 def test_counts_are_told_from_other_numbers(file, capsys):

@@ -48,8 +48,9 @@ def _kind(matrix: Any) -> str:
     """Say how a matrix is stored, and whether it holds counts."""
     values = np.asarray(getattr(matrix, "data", matrix) if hasattr(matrix, "nnz") else matrix)
     whole = bool((values == np.rint(values)).all()) and bool((values >= 0).all())
-    share = f"{matrix.nnz / max(np.prod(matrix.shape), 1):.1%} non-zero, " if hasattr(matrix, "nnz") else "dense, "
-    return f"{share}{values.dtype}, {'counts' if whole else 'not counts'}"
+    share = np.count_nonzero(values) / max(np.prod(matrix.shape), 1)  # zeros may be stored
+    stored = f"{share:.1%} non-zero" if hasattr(matrix, "nnz") else "dense"
+    return f"{stored}, {values.dtype}, {'counts' if whole else 'not counts'}"
 
 
 def _lines(told: dict) -> str:
