@@ -99,6 +99,7 @@ def test_batches_with_every_option(files, tmp_path, capsys):
         (["rna.h5ad", "adt.h5ad", "--batch-key", "batch"], "one file with all batches"),
         (["rna.h5ad", "rna.h5ad"], "must differ"),
         (["rna.h5ad", "adt.h5ad", "--align"], "need `batch_key`"),
+        (["rna.h5ad", "adt.h5ad", "--no-scale", "--specificity", "2"], "`specificity`, `scale` need `batch_key`"),
         (["rna.h5ad", "adt.h5ad", "--weights", "1"], "once for each of"),
     ],
 )
@@ -108,3 +109,10 @@ def test_what_does_not_go_together(files, tmp_path, capsys, arguments, words):
     assert code == 1
     assert words in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_have_one_loss(files, tmp_path, capsys):
+    options = ["--batch-key", "batch", "--loss", "kl", "--loss", "frobenius", "--out", tmp_path / "y.h5ad"]
+    code, said = run(capsys, files / "rna.h5ad", "--n-components", 2, *options)
+    assert code == 1
+    assert "batches have one --loss" in said.err

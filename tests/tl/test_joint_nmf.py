@@ -90,6 +90,8 @@ def test_refusals():
         um.tl.joint_nmf(data, 2, loss={"rna": "kl", "adt": "poisson"})
     with pytest.raises(ValueError, match="`align`, `online` need `batch_key`"):
         um.tl.joint_nmf(data, 2, align=True, online=2)
+    with pytest.raises(ValueError, match="`specificity`, `scale` need `batch_key`"):
+        um.tl.joint_nmf(data, 2, specificity=1.0, scale=False)
     with pytest.raises(ValueError, match="`n_components` must be"):
         um.tl.joint_nmf(data, 0)
     with pytest.raises(KeyError, match="`batch_key` 'nothing'"):

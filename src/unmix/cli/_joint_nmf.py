@@ -85,15 +85,19 @@ def joint_nmf(
     check_outputs([out, loadings], force=force)
     check_endings(tables=[loadings])
     check_kinds(data, batch_key, out)
+    if batch_key is not None and loss is not None and len(loss) > 1:
+        msg = f"batches have one --loss, got {loss}."
+        raise FileProblem(msg)
     from unmix import get, tl
 
     options: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "layer": layer, "key_added": key_added}
     options |= {"rng": rng, "n_jobs": n_jobs, "measured": measured, "align": align, "online": online, "freeze": freeze}
     options |= {"batch_key": batch_key, "start": None if start is None else read_data(start)}
+    options |= {"specificity": specificity, "scale": scale}
     if batch_key is not None:
         fitted: Any = read_data(data[0])
         options |= {"loss": loss[0] if loss else "frobenius", "weights": weights or "balanced"}
-        tl.joint_nmf(fitted, n_components, specificity=specificity, scale=scale, **options)
+        tl.joint_nmf(fitted, n_components, **options)
         leading = get.loadings(fitted, key=key_added)
     else:
         fitted = read_modalities(data)

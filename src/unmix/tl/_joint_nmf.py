@@ -146,7 +146,7 @@ def joint_nmf(
     common |= {"rng": rng, "n_jobs": n_jobs, "copy": copy}
     batches: dict[str, Any] = {"measured": measured, "align": align, "online": online, "start": start, "freeze": freeze}
     if batch_key is None:
-        refuse("need `batch_key`", batches)
+        refuse("need `batch_key`", batches | {"specificity": specificity, "scale": not scale})
         return fit_views(data, n_components, loss=loss, weights=weights, **common)
     if not isinstance(data, AnnData):
         msg = (
