@@ -133,6 +133,8 @@ def test_errors_say_what_was_given(tables):
         metrics.evaluate(estimated, truth.iloc[1:])
     with pytest.raises(ValueError, match="`truth` has rows or types of the same name"):
         metrics.evaluate(estimated, pd.concat([truth, truth]))
+    with pytest.raises(ValueError, match="no type in common"):
+        metrics.evaluate(estimated, truth.set_axis(range(4), axis=1))
     with pytest.raises(ValueError, match="none of the 40 rows"):
         metrics.evaluate(estimated * np.nan, truth)
     with pytest.raises(ValueError, match="`level` must be between 0 and 1"):

@@ -50,7 +50,7 @@ def align(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.DataFrame
     Raises
     ------
     ValueError
-        If the rows or, by position, the columns do not correspond, or a name is there twice.
+        If the rows or, by position, the columns do not correspond, no type is in both, or a name is there twice.
 
     Examples
     --------
@@ -69,6 +69,9 @@ def align(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.DataFrame
     spelling = dict(zip(_stored(truth), truth.columns, strict=True)) | dict(
         zip(_stored(estimated), estimated.columns, strict=True)
     )
+    if len(spelling) == truth.shape[1] + estimated.shape[1]:
+        msg = f"`estimated` and `truth` have no type in common: {list(estimated.columns[:3])} against {list(truth.columns[:3])}."
+        raise ValueError(msg)
     x, y = (
         table.set_axis(_stored(table), axis=1).reindex(columns=list(spelling), fill_value=0.0).astype(float)
         for table in (estimated, truth)
