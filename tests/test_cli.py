@@ -118,6 +118,16 @@ def test_the_ending_says_how_a_table_is_written_and_read_in_letters_of_any_size(
     pd.testing.assert_frame_equal(read_reference(tmp_path / name), values)
 
 
+def test_a_gene_named_like_a_missing_value_is_a_gene(tmp_path):
+    """Influenza's NA, the fly's nan: pandas takes both for missing."""
+    from unmix.cli._files import read_samples
+
+    (tmp_path / "bulk.csv").write_text("gene,s1,s2\nNA,1,2\nnan,3,4\nHA,5,6\n")
+    read = read_samples(tmp_path / "bulk.csv")
+    assert list(read.var_names) == ["NA", "nan", "HA"]
+    np.testing.assert_array_equal(read.X, [[1, 3, 5], [2, 4, 6]])
+
+
 def test_bulk_samples_may_be_a_table(files, tmp_path, capsys):
     spots = ad.read_h5ad(files / "spots.h5ad")
     spots.to_df().T.to_csv(tmp_path / "bulk.tsv.gz", sep="\t")

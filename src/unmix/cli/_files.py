@@ -65,7 +65,9 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
     if separator is None or path.is_dir():
         return read_data(path)
     try:
-        return pd.read_csv(path, sep=separator, index_col=0, **SAFELY)
+        return pd.read_csv(
+            path, sep=separator, index_col=0, keep_default_na=False, na_values=[""], **SAFELY
+        )  # NA is a gene
     except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
