@@ -42,7 +42,7 @@ def test_order_kind_of_numbers_and_cells_without_counts_do_not_matter(tissue, me
 
 
 def test_a_large_tissue_is_right_too():
-    """What spots share is estimated from 500 of them; memory beside those was once taken for spots, and the error was .12 here."""
+    """What spots share is estimated from 500 of them; memory beside those was once taken for spots (error here: .12)."""
     spots, reference = um.datasets.simulate_spots(1100, 200, 4, rng=4)
     spots = found(spots, reference)
     assert um.metrics.evaluate(spots.obsm["deconvolve"], spots.obsm["truth_proportions"])["rmse"] < 0.05
