@@ -124,7 +124,8 @@ def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:
     values = entry[part]
     sound = isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim > 0
     if sound and VAR_NAMES in entry:
-        at = pd.Index(stored_names(entry, VAR_NAMES)).get_indexer(adata.var_names)
+        names = pd.Index(stored_names(entry, VAR_NAMES))
+        at = names.get_indexer(adata.var_names) if names.is_unique else np.zeros(0, np.int64)
         if len(at) and at.min() >= 0 and at.max() < values.shape[-1]:
             return values[..., at]
     if not sound or values.shape[-1] != adata.n_vars:
