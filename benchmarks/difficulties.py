@@ -5,6 +5,7 @@
     python benchmarks/difficulties.py --only few       the signature of one type is made of three cells
     python benchmarks/difficulties.py --only smooth    neighbours, in smooth tissue and in tissue that is not
     python benchmarks/difficulties.py --only donors    the reference is of four donors, the tissue of a fifth
+    python benchmarks/difficulties.py --only gene      one gene has many of the counts, and varies from row to row
     python benchmarks/difficulties.py --only levels    error bars, the test of the fit, and p-values under a true null
 
 Real cells are read from ../shared/data beside the project; without it the tables of simulated tissue are printed alone.
@@ -149,6 +150,25 @@ def donors() -> Iterator[dict]:
             yield row
 
 
+def gene() -> Iterator[dict]:
+    """Mean RMSE where one gene, of any type, has so many times the counts of all others, with a log-normal factor per row."""
+    for ratio, sd in ((0.0, 0.0), (0.03, 0.7), (0.1, 0.7), (0.5, 0.4)):
+        found: dict[str, list[float]] = {"auto": [], "poisson": [], "nnls": []}
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            spots, reference = um.datasets.simulate_spots(60, 200, 5, platform_sd=0.3, rng=100 + seed)
+            for adata in (spots, reference):
+                X = adata.X.toarray()
+                if ratio:
+                    X[:, 7] = rng.poisson(ratio * X.sum(axis=1) * rng.lognormal(-(sd**2) / 2, sd, len(X)))
+                adata.X = sparse.csr_matrix(X)
+            for method, errors in found.items():
+                um.tl.deconvolve(spots, reference, groupby="cell_type", method=method)
+                score = um.metrics.evaluate(spots.obsm["deconvolve"], spots.obsm["truth_proportions"])
+                errors.append(score["rmse"])
+        yield {"counts": ratio, "log-sd": sd} | {method: np.mean(errors) for method, errors in found.items()}
+
+
 def levels() -> Iterator[dict]:
     """Coverage of 90% intervals, share of spots with a misfit below .05, and p-values below .05 under a true null."""
     tissues: dict[str, tuple[ad.AnnData, ad.AnnData]] = {
@@ -179,6 +199,7 @@ TABLES: dict[str, Callable[[], Iterator[dict]]] = {
     "few": few,
     "smooth": smooth,
     "donors": donors,
+    "gene": gene,
     "levels": levels,
 }
 
