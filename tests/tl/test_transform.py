@@ -107,6 +107,18 @@ def test_masked_rows_are_mapped_as_they_were_fitted(tissue):
         assert np.isfinite(mapped(everything, adata)).all()
 
 
+@pytest.mark.parametrize("use_rep", [None, "X"])
+def test_rows_are_weighed_by_the_archetypes_before_they_were_merged(tissue, use_rep):
+    options = {"resolution": 0.6, "n_restarts": 1, "n_pcs": 8, "use_rep": use_rep, "key_added": "fit"}
+    um.tl.starfysh_archetypes(adata := tissue.copy(), 5, **options)
+    assert 1 < adata.obsm["fit"].shape[1] < len(adata.uns["fit"]["corners"]) == 5
+    rows = (adata.obs["fit_status"] == "ok").to_numpy()
+    np.testing.assert_allclose(mapped(tissue, adata)[rows], adata.obsm["fit"][rows], atol=1e-3)
+    adata.uns["fit"]["group"] = adata.uns["fit"]["group"][:4]
+    with pytest.raises(ValueError, match="run the tool again"):
+        mapped(tissue, adata)
+
+
 def test_loadings_of_batches_follow_their_genes(tissue):
     adata = tissue.copy()
     joint(adata)

@@ -84,6 +84,8 @@ def account(
         "restarts": np.array(fitted.restarts),
         "converged": fitted.converged,
     }
+    if len(Z) < len(fitted.Z):
+        entry["corners"] = fitted.Z
     if selection is not None:
         entry["selection"] = pd.DataFrame(
             {

@@ -28,13 +28,11 @@ def project_archetypes(
         If no gene is shared, or the matrix does not hold expression.
     """
     entry = stored_entry(fitted, key, "starfysh_archetypes")
-    Z, names = stored_corners(entry), stored_names(entry, "names")
-    if len(names) != len(Z):
-        msg = f"{entry.where} holds {len(Z)} archetypes and {len(names)} names; it was changed since, so run the tool again."
-        raise ValueError(msg)
+    names = stored_names(entry, "names")
+    Z, member = stored_corners(entry, len(names))
     how = Entry(entry["reduction"], f"uns[{key!r}]['reduction']")
     if how.get("use_rep", "X") != "X":
-        W = _project_representation(adata, Z, how, threads)
+        W = _project_representation(adata, Z, how, threads) @ member
         return table_of(W, adata.obs_names, names), {"names": names}
     matrix = read_matrix(adata, layer)
     summary = summarise_rows(matrix, n_jobs=threads)
@@ -44,27 +42,34 @@ def project_archetypes(
     position = matrix.var_names.get_indexer(genes)
     shared = position >= 0
     rows = summary.totals > 0
-    W = np.full((len(rows), len(Z)), np.nan)
+    W = np.full((len(rows), len(names)), np.nan)
     if rows.any():
         Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / summary.totals[rows], position[shared])
-        W[rows] = _weigh(Y.logged(), Z, how, shared, threads)
+        W[rows] = _weigh(Y.logged(), Z, how, shared, threads) @ member
     return table_of(W, adata.obs_names, names), {"n_shared_genes": n_shared, "names": names}
 
 
-def stored_corners(entry: Entry) -> np.ndarray:
-    """Return the archetypes in the space of the fit, K x dimensions.
+def stored_corners(entry: Entry, n_names: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the archetypes before merging in the space of the fit, and which name each has: K x dimensions, K x names.
 
     Raises
     ------
     ValueError
-        If they are no table of numbers, or there is no account of the space.
+        If they are no tables of numbers, or there is no account of the space.
     """
-    Z = entry["archetypes"]
+    merged = "corners" in entry
+    Z = entry["corners" if merged else "archetypes"]
     if not isinstance(Z, np.ndarray) or Z.ndim != 2 or Z.dtype.kind != "f" or not isinstance(entry["reduction"], dict):
         msg = f"{entry.where} holds archetypes of the shape {np.shape(Z)} and a {type(entry['reduction']).__name__}; "
         msg += "it was changed since the tool wrote it, so run the tool again."
         raise ValueError(msg)
-    return Z.astype(float)
+    group = np.asarray(entry["group"]) if merged else np.arange(len(Z))
+    if group.shape != (len(Z),) or group.dtype.kind not in "iu" or set(group.tolist()) != set(range(n_names)):
+        msg = (
+            f"{entry.where} holds {len(Z)} archetypes and {n_names} names; it was changed since, so run the tool again."
+        )
+        raise ValueError(msg)
+    return Z.astype(float), np.eye(n_names)[group]
 
 
 def _weigh(Y: ScaledRows, Z: np.ndarray, how: dict[str, Any], shared: np.ndarray, threads: int) -> np.ndarray:

@@ -139,7 +139,8 @@ def starfysh_archetypes(
         far from the mean as observations are on average; they are left out of the fit, of communities and of profiles,
         and projected.
     `uns[key_added]` : dict
-        `names`, `anchors`, `archetypes`, `linkage`, `group`, `selection`, `markers`, `matching`, `signatures`,
+        `names`, `anchors`, `archetypes`, `linkage`, `group`, where some were merged `corners` (the archetypes before that,
+        by which new rows are weighed), `selection`, `markers`, `matching`, `signatures`,
         `concentration` (of the law of shares), `reduction`, `n_shallow`, `explained_variance`, `losses`, `restarts`,
         `smoothing` (its strength), with `"auto"` `smoothing_curve` (strengths, and the share of variance predicted in
         observations left out), `params`.
