@@ -119,6 +119,25 @@ def test_rows_are_weighed_by_the_archetypes_before_they_were_merged(tissue, use_
         mapped(tissue, adata)
 
 
+@pytest.mark.filterwarnings("ignore::unmix._adata.signatures.SignatureWarning")
+def test_genes_that_archetypes_did_not_see_have_no_influence(tissue):
+    """Neither in the totals; and where some are lacking, totals are those that the rest foretells."""
+    archetypes(adata := tissue.copy())
+    more = tissue.copy()
+    more.var_names = [f"new{j}" for j in range(40)]
+    more.X = more.X * 9
+    wide = ad.concat([tissue, more], axis=1, merge="first")
+    np.testing.assert_allclose(mapped(wide, adata), mapped(tissue, adata), atol=1e-6)
+    part = tissue[:, tissue.X.toarray().sum(axis=0) > np.median(tissue.X.toarray().sum(axis=0))].copy()
+    old = adata.copy()
+    del old.uns["fit"]["reduction"]["shares"]
+    error = [np.abs(mapped(part, fit) - adata.obsm["fit"]).to_numpy().mean() for fit in (adata, old)]
+    assert error[0] < error[1]
+    adata.uns["fit"]["reduction"]["shares"] = adata.uns["fit"]["reduction"]["shares"][:3]
+    with pytest.raises(ValueError, match="3 shares of 40 genes"):
+        mapped(tissue, adata)
+
+
 def test_loadings_of_batches_follow_their_genes(tissue):
     adata = tissue.copy()
     joint(adata)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from unmix._adata.stored import VAR_NAMES
 from unmix.core.archetype_selection import Selection, select_n_archetypes
 from unmix.core.archetype_weights import squared_residuals, weigh_archetypes
 from unmix.core.archetypes import Archetypes, fit_archetypes
@@ -70,6 +71,7 @@ def reduce(
     fitted[seen.rows] = True
     rank = mixing_rank(Y.take(seen.rows).of(seen.genes), rng)
     how: dict[str, Any] = {"genes": var.index[seen.genes].to_numpy(dtype=str), "target": target}
+    how |= {VAR_NAMES: var.index.to_numpy(dtype=str), "shares": seen.moments.mean / target}
     chosen = Y.of(seen.genes).logged()
     if use_genes:
         how["use_rep"] = "X"

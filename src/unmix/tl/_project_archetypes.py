@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.read import check_expression, read_matrix, summarise_rows
+from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
 from unmix._adata.signatures import shared_with_fit, table_of
-from unmix._adata.stored import Entry, stored_entry, stored_names
+from unmix._adata.stored import VAR_NAMES, Entry, stored_entry, stored_names
 from unmix.core.archetype_weights import weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
 from unmix.core.scaled import ScaledRows
@@ -41,12 +41,39 @@ def project_archetypes(
     n_shared = shared_with_fit(genes, matrix.var_names)
     position = matrix.var_names.get_indexer(genes)
     shared = position >= 0
-    rows = summary.totals > 0
+    depths = _depths(matrix, summary.totals, how, threads)
+    rows = depths > 0
     W = np.full((len(rows), len(names)), np.nan)
     if rows.any():
-        Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / summary.totals[rows], position[shared])
+        Y = ScaledRows(as_rows(matrix.X), np.flatnonzero(rows), how["target"] / depths[rows], position[shared])
         W[rows] = _weigh(Y.logged(), Z, how, shared, threads) @ member
     return table_of(W, adata.obs_names, names), {"n_shared_genes": n_shared, "names": names}
+
+
+def _depths(matrix: Matrix, totals: np.ndarray, how: Entry, threads: int) -> np.ndarray:
+    """Return the totals of rows over the genes of the fit, as those of them that the new data have foretell them.
+
+    Raises
+    ------
+    ValueError
+        If what the fit says of its genes was changed.
+    """
+    if "shares" not in how:  # written before shares were
+        return totals
+    genes, shares = pd.Index(stored_names(how, VAR_NAMES)), np.asarray(how["shares"])
+    if shares.dtype.kind != "f" or shares.shape != genes.shape or not (shares >= 0).all():
+        msg = f"{how.where} holds {shares.size} shares of {len(genes)} genes; it was changed since, so run the tool again."
+        raise ValueError(msg)
+    position = matrix.var_names.get_indexer(genes)
+    there = position >= 0
+    if there.all() and len(genes) == len(matrix.var_names):
+        return totals
+    own: np.ndarray = map_rows(_totals_at, matrix.X, constants=(position[there],), n_jobs=threads)
+    return own / max(float(shares[there].sum()), np.finfo(float).tiny)
+
+
+def _totals_at(block: Any, columns: np.ndarray) -> np.ndarray:
+    return np.asarray(block[:, columns].astype(np.float64).sum(axis=1)).ravel()
 
 
 def stored_corners(entry: Entry, n_names: int) -> tuple[np.ndarray, np.ndarray]:
