@@ -315,4 +315,12 @@ def test_a_result_that_was_spoiled_since_is_named(tmp_path):
     cells.uns["nmf"]["loss"] = "none"
     with pytest.raises(ValueError, match="'nmf' is not as `tl.factorize` has left it"):
         um.report(cells, tmp_path / "x.html")
+    del cells.uns["nmf"]
+    um.tl.factorize(cells, 3)
+    cells.uns["nmf"] |= {"ranks": np.arange(3), "held_out": np.ones((2, 3)).T}
+    um.report(cells, tmp_path / "y.html")
+    (tmp_path / "y.html").unlink()
+    cells.uns["nmf"]["ranks"] = np.array(["a", "b", "c"])
+    with pytest.raises(ValueError, match="'nmf' is not as `tl.factorize` has left it"):
+        um.report(cells, tmp_path / "x.html")
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 
@@ -30,6 +31,13 @@ class Curve:
     mark: float | None = None
     log: bool = False
     """Whether the vertical axis is logarithmic."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn while it is still known which result it is of."""
+        sizes = {np.asarray(values, dtype=float).shape for values in (self.x, *self.lines.values())}
+        if len(sizes) > 1:
+            msg = f"the lines of {self.title!r} have the shapes {sorted(sizes)}."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
