@@ -15,6 +15,7 @@ from unmix.core.cibersort import Absolute, cibersort, cibersort_simplex, quantil
 from unmix.core.countmodel import CountModelResult, fit_count_model
 from unmix.core.permutation import null_mixtures, tail_p_values
 from unmix.core.regression import RegressionResult, fit_least_squares, fit_poisson, least_squares_block
+from unmix.core.scaled import totals_at
 from unmix.core.share_errors import ShareErrors
 
 Method = Literal["auto", "nnls", "simplex", "poisson", "nusvr", "nusvr_simplex"]
@@ -223,7 +224,7 @@ def fit_null(
 
     A stratum's pool is all of its entries at `columns`, or those of as many rows, drawn at random, as have `POOL_ENTRIES`.
     """
-    totals = map_rows(_totals_at, X, constants=(columns,))
+    totals = map_rows(totals_at, X, constants=(columns,))
     stratum = depth_strata(totals)
     plain = replace(
         options,
@@ -260,10 +261,6 @@ def _null_of(X: Any, rows: np.ndarray, columns: np.ndarray, n_perms: int, genera
     pool = _as_dense(take_rows(X, chosen)[:, columns]).ravel()
     values = pool[pool != 0]
     return null_mixtures(values, len(columns), n_perms, n_zeros=pool.size - values.size, rng=generator)
-
-
-def _totals_at(block: Block, columns: np.ndarray) -> np.ndarray:
-    return np.asarray(block[:, columns].sum(axis=1), dtype=np.float64).ravel()
 
 
 def significance(correlation: np.ndarray, null: Null) -> tuple[np.ndarray, np.ndarray]:

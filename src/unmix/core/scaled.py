@@ -95,6 +95,17 @@ class ScaledRows:
         return self.gathered() if n_entries <= GATHER_ENTRIES else self
 
 
+def totals_at(block: Any, columns: np.ndarray) -> np.ndarray:
+    """Return the totals of rows over some of the genes, in double precision.
+
+    Examples
+    --------
+    >>> totals_at(np.array([[1, 2, 4], [0, 1, 8]]), np.array([0, 2]))
+    array([5., 8.])
+    """
+    return np.asarray(block[:, columns].astype(np.float64).sum(axis=1)).ravel()
+
+
 def scale_rows(X: Any, totals: np.ndarray, rows: np.ndarray) -> tuple[ScaledRows, float]:
     """Return the rows marked in `rows` scaled to the median of their totals; and that median."""
     target = float(np.median(totals[rows]))

@@ -11,7 +11,7 @@ from unmix._adata.signatures import shared_with_fit, table_of
 from unmix._adata.stored import VAR_NAMES, Entry, stored_entry, stored_names
 from unmix.core.archetype_weights import weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
-from unmix.core.scaled import ScaledRows
+from unmix.core.scaled import ScaledRows, totals_at
 from unmix.core.simplex import simplex_ls
 
 
@@ -68,12 +68,8 @@ def _depths(matrix: Matrix, totals: np.ndarray, how: Entry, threads: int) -> np.
     there = position >= 0
     if there.all() and len(genes) == len(matrix.var_names):
         return totals
-    own: np.ndarray = map_rows(_totals_at, matrix.X, constants=(position[there],), n_jobs=threads)
+    own: np.ndarray = map_rows(totals_at, matrix.X, constants=(position[there],), n_jobs=threads)
     return own / max(float(shares[there].sum()), np.finfo(float).tiny)
-
-
-def _totals_at(block: Any, columns: np.ndarray) -> np.ndarray:
-    return np.asarray(block[:, columns].astype(np.float64).sum(axis=1)).ravel()
 
 
 def stored_corners(entry: Entry, n_names: int) -> tuple[np.ndarray, np.ndarray]:
