@@ -83,15 +83,17 @@ def stored_conditions(entry: dict[str, Any]) -> Conditions:
     ValueError
         If it describes none.
     """
-    stored = entry.get("covariates", {}) if isinstance(entry, dict) else None
-    if not isinstance(stored, dict):
+    try:
+        stored = entry.get("covariates", {})
+        columns = [stored[str(i)] for i in range(len(stored))]
+        covariates = tuple(
+            Covariate(str(c["name"]), tuple(map(str, c["categories"])), float(c["mean"]), float(c["sd"]))
+            for c in columns
+        )
+        return Conditions(str(entry["batch_key"]) or None, tuple(map(str, entry["batches"])), covariates)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         msg = "the stored batches and covariates are no longer as the tool left them; run the tool again."
-        raise ValueError(msg)
-    columns = [stored[str(i)] for i in range(len(stored))]
-    covariates = tuple(
-        Covariate(str(c["name"]), tuple(map(str, c["categories"])), float(c["mean"]), float(c["sd"])) for c in columns
-    )
-    return Conditions(str(entry["batch_key"]) or None, tuple(map(str, entry["batches"])), covariates)
+        raise ValueError(msg) from error
 
 
 def read_conditions(adata: "AnnData", batch_key: str | None, covariates: str | Sequence[str] | None) -> Conditions:

@@ -13,7 +13,7 @@ from unmix._adata import keys
 from unmix._adata.conditions import Conditions, stored_conditions
 from unmix._adata.models import checked_fit, model_entry, read_for_model, stored_state
 from unmix._adata.runs import EpochFile, fingerprint
-from unmix._adata.stored import Entry
+from unmix._adata.stored import Entry, stored_parts
 from unmix._adata.write import Slots
 from unmix._settings import logger
 from unmix.core.blocks import iter_blocks
@@ -184,7 +184,7 @@ def interrupted(adata: AnnData, key: str, **given: Any) -> Interrupted:
     if list(entry["genes"]) != list(adata.var_names):
         msg = f"the training under {key!r} had other genes ({design.n_vars}, now {adata.n_vars}), or in another order."
         raise ValueError(msg)
-    params, conditions = entry["params"], stored_conditions(entry["conditions"])
+    params, conditions = stored_parts(entry, "params"), stored_conditions(entry["conditions"])
     options = {name: params.get(name) for name in STORED_OPTIONS}
     known = {"batch_key": conditions.batch_key, "covariates": [c.name for c in conditions.covariates]}
     for name, value in given.items():
@@ -192,7 +192,9 @@ def interrupted(adata: AnnData, key: str, **given: Any) -> Interrupted:
         if now and now != before:
             msg = f"the training under {key!r} had {name}={before}, now it is {now}; leave it out to go on with the former."
             raise ValueError(msg)
-    return Interrupted(design, state, conditions, dict(entry.get("chosen", {})), options)
+    return Interrupted(
+        design, state, conditions, dict(stored_parts(entry, "chosen")) if "chosen" in entry else {}, options
+    )
 
 
 def _names(value: Any) -> list[str]:
