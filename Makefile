@@ -45,7 +45,7 @@ audit:
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --ignore-requires-python --constraint constraints-oldest.txt --editable ".[dask,mudata]" \
-		clarabel daqp hypothesis import-linter pyarrow pytest qpsolvers
+		clarabel daqp hypothesis import-linter pyarrow pytest pytest-timeout qpsolvers
 	.venv-oldest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py \
 		tests/cli tests/test_cli.py --deselect tests/cli/test_shell.py::test_a_terminal_is_told_what_goes_on_and_a_pipe_is_not
 
@@ -56,6 +56,6 @@ test-newest:
 		more = p['optional-dependencies']; every = p['dependencies'] + more['dask'] + more['mudata']; \
 		print(*[name for name in every if not name.startswith('torch')], sep='\n')" > .venv-newest/wanted.txt
 	.venv-newest/bin/python -m pip install --quiet --requirement .venv-newest/wanted.txt \
-		clarabel daqp hypothesis import-linter pyarrow pytest qpsolvers
+		clarabel daqp hypothesis import-linter pyarrow pytest pytest-timeout qpsolvers
 	.venv-newest/bin/python -m pip install --quiet --no-deps --editable .
 	.venv-newest/bin/python -m pytest -q -W default tests/test_contracts.py tests/_adata tests/core tests/test_metrics.py

@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def shared_reference() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
-    """Two workers in processes of their own, which come back when they are killed."""
+@contextmanager
+def two_workers() -> Iterator[Any]:
+    """Start two workers in processes of their own, which come back when they are killed."""
     distributed = pytest.importorskip("distributed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -46,10 +47,30 @@ def cluster() -> Iterator[Any]:
             yield running
 
 
+@contextmanager
+def connected(cluster: Any) -> Iterator[Any]:
+    """Connect to the two workers."""
+    with pytest.importorskip("distributed").Client(cluster) as client:
+        client.wait_for_workers(2, timeout=120)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """Two workers for all tests that kill none."""
+    with two_workers() as running:
+        yield running
+
+
 @pytest.fixture
 def client(cluster: Any) -> Iterator[Any]:
-    """Connect to the two workers for the time of one test."""
-    distributed = pytest.importorskip("distributed")
-    with distributed.Client(cluster) as connected:
-        connected.wait_for_workers(2, timeout=120)
-        yield connected
+    """Connect to the shared workers for the time of one test."""
+    with connected(cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def mortal() -> Iterator[Any]:
+    """Connect to two workers of the test's own, which it may kill: distributed now and then does not bring them back."""
+    with two_workers() as running, connected(running) as client:
+        yield client

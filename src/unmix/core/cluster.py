@@ -2,8 +2,9 @@
 
 One task takes a run of consecutive chunks, works through them block by block and sends back one result, so that a pass
 has at most `MAX_TASKS` tasks of ours, however many chunks there are. Where there are more chunks than that, and their
-recipes are small, a task also reads its chunks itself. Constants are sent once to every worker. If the only worker that
-held them is lost, they are sent again and the pass goes on behind the last result that arrived.
+recipes are small, a task also reads its chunks itself. Constants are sent once, to one worker, from which every other
+fetches them once. If the only worker that held them is lost, they are sent again and the pass goes on behind the last
+result that arrived.
 """
 
 import sys
@@ -83,14 +84,15 @@ def _with_patience(
 
 
 def _send(client: Any, constants: Sequence[Any]) -> list[Any]:
-    """Send constants to every worker; once more where one is lost meanwhile.
+    """Send constants to the cluster; once more where a worker is lost meanwhile.
 
-    They are not hashed: one that equals that of the pass before would share its key, and be released with it.
+    They are not hashed: one that equals that of the pass before would share its key, and be released with it. They are
+    not broadcast: the scheduler never ends to copy them to a worker that dies meanwhile (distributed 2026.8).
     """
     for attempt in range(ATTEMPTS if constants else 0):
         try:
-            return client.scatter(list(constants), broadcast=True, hash=False)
-        except OSError:  # a connection that broke, or that timed out
+            return client.scatter(list(constants), hash=False)
+        except (OSError, KeyError):  # a broken connection; a worker that was given up meanwhile
             if attempt == ATTEMPTS - 1:
                 raise
             logger.warning("the cluster lost a worker while data was sent to it; sending it again")
