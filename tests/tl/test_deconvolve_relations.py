@@ -94,3 +94,21 @@ def test_scores_convert_into_the_shares_that_they_stand_for(tissue):
         shares = found(spots, reference, method="nusvr", as_rna=as_rna).obsm["deconvolve"]
         np.testing.assert_allclose(um.get.proportions(scores, as_rna=as_rna), shares, atol=1e-12)
     pd.testing.assert_frame_equal(um.get.proportions(scores), scores.obsm["deconvolve"])
+
+
+def test_a_gene_of_many_counts_that_varies_from_cell_to_cell_does_not_decide():
+    def with_gene(adata, rng):
+        more = adata.copy()
+        X = more.X.toarray()
+        X[:, 7] = rng.poisson(0.5 * X.sum(axis=1) * rng.lognormal(-0.08, 0.4, len(X)))
+        more.X = sparse.csr_matrix(X)
+        return more
+
+    spots, reference = um.datasets.simulate_spots(60, 200, 5, platform_sd=0.3, rng=1)
+    truth = spots.obsm["truth_proportions"]
+    rng = np.random.default_rng(0)
+    errors = [
+        um.metrics.evaluate(found(*pair).obsm["deconvolve"], truth)["rmse"]
+        for pair in ((spots, reference), (with_gene(spots, rng), with_gene(reference, rng)))
+    ]
+    assert errors[1] < 2 * errors[0]  # it was 2.9

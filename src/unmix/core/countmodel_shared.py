@@ -25,6 +25,9 @@ MIN_GENES = 2000
 MAX_SPOTS = 500
 """What spots share is estimated from at most so many spots, evenly spread over the rows."""
 N_STEPS = 4
+FAR = 8.0
+"""Where the reference's sampling leaves a gene's factor so many times less certain than most (haemoglobin, MALAT1), the gene
+counts less while factors are found: else the weights of all spots answer to how its cells happen to differ."""
 N_TURNS = 2
 UNKNOWN_SPOTS = 300
 """The profile of an unknown type is found from at most so many spots."""
@@ -246,13 +249,21 @@ def _estimate_shared(
     """Find the factors by joint Newton steps of the Poisson fit, then the dispersion by likelihood."""
     W, log_p = start(Y, S), np.zeros(S.shape[0])
     tau, prior = 0.0, np.full(S.shape[0], 1e-8)
-    for _ in range(N_STEPS if platform else 0):
+    if platform:
         W, pooled = _pass(Y, S, log_p, 0.0, W)
+        v = relative_variance(S, V, W.sum(axis=0))
+    for _ in range(N_STEPS if platform else 0):
+        trust = pooled.tempered(v).trust
+        counted = np.minimum(1.0, FAR * trust / np.median(trust))
+        less = S * counted[:, None]
+        W, fit = _pass(sparse.csr_array(Y @ sparse.diags_array(counted)), less, log_p, 0.0, W)
+        pooled = replace(
+            fit, observed=fit.observed / counted, expected=fit.expected / counted, means=fit.means / counted
+        )
         v = relative_variance(S, V, W.sum(axis=0))
         tau = estimate_tau(pooled, log_p, v)
         prior = np.full_like(v, tau**2)
-        pooled = pooled.tempered(v)
-        log_p = newton_step(pooled, S, log_p, prior)
+        log_p = newton_step(replace(fit, trust=pooled.tempered(v).trust / counted), less, log_p, prior)
     W, pooled = _pass(Y, S, log_p, 0.0, W)
     phi = choose_dispersion(Y, S * np.exp(log_p)[:, None], W) if dispersion is None else dispersion
     W, pooled = _pass(Y, S, log_p, phi, W)
