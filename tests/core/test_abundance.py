@@ -71,10 +71,28 @@ def test_moments_agree_with_sums_over_a_grid(correlation):
         H = np.array([[d[0] ** 2, correlation * d[0] * d[1]], [correlation * d[0] * d[1], d[1] ** 2]])
         b = H @ rng.uniform(0.0, 0.6, 2)
         tau = np.ones((1, 2))
-        present, first, _, _ = propagate_rows(H[None], b[None], pi, mu, s, tau, np.zeros((1, 2)), 100)
-        mean, there = by_grid(H, b, pi, mu, s)
-        np.testing.assert_allclose((present * first)[0], mean, atol=0.05 if correlation > 0.8 else 0.01)
+        present, first, _, mean, _ = propagate_rows(H[None], b[None], pi, mu, s, tau, np.zeros((1, 2)), 100)
+        np.testing.assert_allclose(mean, present * first, atol=2e-4)
+        true, there = by_grid(H, b, pi, mu, s)
+        np.testing.assert_allclose(mean[0], true, atol=0.05 if correlation > 0.8 else 0.01)
         np.testing.assert_allclose(present[0], there, atol=0.15 if correlation > 0.8 else 0.03)
+
+
+@pytest.mark.parametrize("amount", [0.08, 0.3])
+def test_types_that_are_the_same_do_not_pass_an_amount_to_and_fro(amount):
+    """As many sweeps more or fewer make no difference, and both together have the amount that the counts ask for."""
+    pi, mu, s = np.full(2, 0.2), np.full(2, 0.55), np.full(2, 0.06)
+    H = 3000.0 * np.ones((1, 2, 2)) + 1e-3 * np.eye(2)
+    found = [
+        propagate_rows(
+            H, np.full((1, 2), 3000.0 * amount), pi, mu, s, np.tile(1 / s, (1, 1)), np.tile(mu / s, (1, 1)), n
+        )
+        for n in (100, 101, 140)
+    ]
+    for present, _, _, mean, _ in found:
+        assert abs(mean.sum() - amount) < 0.02  # a standard deviation of what the counts say
+        np.testing.assert_allclose(mean, found[0][3], atol=2e-3)
+        np.testing.assert_allclose(present, found[0][0], atol=0.05)
 
 
 def test_posterior_means_are_nearer_to_the_truth_and_presence_can_be_believed():

@@ -112,3 +112,16 @@ def test_a_gene_of_many_counts_that_varies_from_cell_to_cell_does_not_decide():
         for pair in ((spots, reference), (with_gene(spots, rng), with_gene(reference, rng)))
     ]
     assert errors[1] < 2 * errors[0]  # it was 2.9
+
+
+def test_a_type_whose_cells_are_split_at_random_keeps_its_shares():
+    """Its halves are alike: the fit must not pass a spot's amount to and fro between them (it was off by .08)."""
+    spots, reference = um.datasets.simulate_spots(144, 500, 8, rng=31)
+    labels = reference.obs["cell_type"].astype(object).to_numpy()
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(labels == "type_6"))
+    labels[rows[::2]], labels[rows[1::2]] = "one", "two"
+    halves = reference.copy()
+    halves.obs["cell_type"] = labels
+    whole, split = found(spots, reference).obsm["deconvolve"], found(spots, halves).obsm["deconvolve"]
+    split = split.assign(type_6=split["one"] + split["two"])[whole.columns]
+    np.testing.assert_allclose(split, whole, atol=0.03)

@@ -228,6 +228,13 @@ def test_pictures(fitted):
     plt.close("all")
 
 
+def test_scores_of_gene_sets_that_were_changed_are_not_drawn(fitted):
+    spots = fitted[0].copy()
+    spots.uns["archetypes"]["set_scores"] = 0.5
+    with pytest.raises(ValueError, match="changed since, so run the tool again"):
+        um.pl.signature_matching(spots, show=False)
+
+
 @pytest.mark.realdata
 def test_pancreatic_regions_match_their_signatures(shared_data):
     import json

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class RunFolder:
                 with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
                     run = Run(stored["spectra"], stored["labels"], float(stored["error"]))
                     number = int(file.stem[3:])
-            except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
+            except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error) as error:
                 logger.warning("%s is damaged and is made again: %s", file, error)
                 continue
             if run.spectra.ndim == 2 and run.spectra.shape[1] == self.shape[1] and np.isfinite(run.spectra).all():

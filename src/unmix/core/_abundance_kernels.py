@@ -11,6 +11,8 @@ import numba as nb
 import numpy as np
 
 DAMPING = 0.7
+STEADY, SLOWER = 10, 0.95
+"""After so many sweeps steps shrink by this factor a sweep: types that are alike would pass an amount to and fro for ever."""
 TOLERANCE = 1e-4
 FAR = 30.0
 LEAST, MOST = 1e-3, 1e9
@@ -53,12 +55,15 @@ def _tilted(m, v, pi, mu, s2):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True)
 def _propagate(H, b, pi, mu, s2, tau, nu, n_sweeps, present, first, second):  # type: ignore[no-untyped-def]
-    """Run the sweeps for one spot, in place of the factors and moments; return the normal approximation's covariance."""
+    """Run the sweeps for one spot, in place of the factors and moments; return the normal approximation's mean and covariance."""
     K = b.size
     C = np.linalg.inv(H + np.diag(tau))
     mean = C @ (b + nu)
+    damping = DAMPING
     for sweep in range(n_sweeps):
         change = 0.0
+        if sweep >= STEADY:
+            damping *= SLOWER
         for k in range(K):
             v, old = C[k, k], mean[k]
             rest = 1.0 / v - tau[k]
@@ -69,8 +74,8 @@ def _propagate(H, b, pi, mu, s2, tau, nu, n_sweeps, present, first, second):  # 
             average = present[k] * first[k]
             variance = max(present[k] * second[k] - average * average, 1e-10)
             new = min(max(1.0 / variance - rest, LEAST), MOST)
-            rise = DAMPING * (new - tau[k])
-            nu[k] += DAMPING * (average * (new + rest) - m * rest - nu[k])
+            rise = damping * (new - tau[k])
+            nu[k] += damping * (average * (new + rest) - m * rest - nu[k])
             tau[k] += rise
             column = C[:, k].copy()
             C -= rise / (1.0 + rise * v) * np.outer(column, column)
@@ -79,19 +84,24 @@ def _propagate(H, b, pi, mu, s2, tau, nu, n_sweeps, present, first, second):  # 
         if sweep % 5 == 4:
             C = np.linalg.inv(H + np.diag(tau))
             mean = C @ (b + nu)
-        if change < TOLERANCE:
+        if change < TOLERANCE * damping:
             break
-    return C
+    return mean, C
 
 
 @nb.njit(cache=True, nogil=True)
 def propagate_rows(H, b, pi, mu, s2, tau, nu, n_sweeps):  # type: ignore[no-untyped-def]
     """Run expectation propagation for every row; tau and nu (N, K) hold the starts and are changed in place.
 
-    Returns the probabilities of presence, first and second moments given presence, all (N, K), and covariances (N, K, K).
+    Returns the probabilities of presence, first and second moments given presence, means, all (N, K), and covariances
+    (N, K, K). Where the sweeps end before all is still, the means are nearer to the truth than the moments: they keep what
+    the counts say of types together.
     """
     N, K = b.shape
-    present, first, second, covariance = np.zeros((N, K)), np.zeros((N, K)), np.zeros((N, K)), np.zeros((N, K, K))
+    present, first, second, mean = np.zeros((N, K)), np.zeros((N, K)), np.zeros((N, K)), np.zeros((N, K))
+    covariance = np.zeros((N, K, K))
     for i in range(N):
-        covariance[i] = _propagate(H[i], b[i], pi, mu, s2, tau[i], nu[i], n_sweeps, present[i], first[i], second[i])
-    return present, first, second, covariance
+        mean[i], covariance[i] = _propagate(
+            H[i], b[i], pi, mu, s2, tau[i], nu[i], n_sweeps, present[i], first[i], second[i]
+        )
+    return present, first, second, mean, covariance

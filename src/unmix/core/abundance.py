@@ -30,7 +30,7 @@ MIN_SPOTS = 20
 N_EM = 10
 RELINEARISE = 4
 """Round of EM after which the likelihood is taken about the posterior means."""
-N_SWEEPS = 30
+N_SWEEPS = 100
 POOL_PRESENT, POOL_AMOUNT = 2.0, 3.0
 """Spots' worth of all types' frequencies and amounts in those of each."""
 PRESENT = 0.02
@@ -120,8 +120,8 @@ def estimate_abundance(rows: Counts, A: np.ndarray, phi: float, W: np.ndarray, u
     for turn in range(N_EM):
         if turn == RELINEARISE:
             b, H = _quadratic(rows, A, phi, about, total[:, None] * units)
-        present, first, second, _ = propagate_rows(H, b, pi, mu, s, tau, nu, N_SWEEPS)
-        about = present * first * total[:, None] * units
+        present, first, second, mean, _ = propagate_rows(H, b, pi, mu, s, tau, nu, N_SWEEPS)
+        about = np.maximum(mean, 0.0) * total[:, None] * units
         n = present.sum(axis=0)
         pi = np.clip((n + POOL_PRESENT * n.mean() / N) / (N + POOL_PRESENT), 1e-3, 1 - 1e-3)
         moments = [(present * moment).sum(axis=0) for moment in (first, second)]
@@ -173,9 +173,10 @@ def posterior(
         b, H = _quadratic(rows, A, phi, about, scale, target, precision)
         tau = np.tile(start, (len(W), 1))
         nu = tau * np.maximum(prior.location, 0.0)
-        found = propagate_rows(H, b, prior.present, prior.location, prior.spread, tau, nu, N_SWEEPS)
-        about = found[0] * found[1] * scale
-    present, _, _, covariance = found
+        present, _, _, mean, covariance = propagate_rows(
+            H, b, prior.present, prior.location, prior.spread, tau, nu, N_SWEEPS
+        )
+        about = np.maximum(mean, 0.0) * scale
     kept = (present >= ABSENT) & full[:, None]
     if errors is not None:
         M = errors * scale[:, :, None] * scale[:, None, :]

@@ -96,10 +96,14 @@ def heatmap(ax: "Axes", values: Any, rows: Sequence[str], columns: Sequence[str]
     Raises
     ------
     ValueError
-        If there are no rows or no columns.
+        If there are no rows or no columns, or the values are of another shape.
     """
     if not rows or not columns:
         msg = "there is nothing to draw; the result has no genes or components in this object."
+        raise ValueError(msg)
+    if np.shape(values) != (len(rows), len(columns)):
+        msg = f"a table of {len(rows)} x {len(columns)} names has values of shape {np.shape(values)}; "
+        msg += "the result was changed since, so run the tool again."
         raise ValueError(msg)
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **{"cmap": "viridis", **style})
     named_axis(ax.yaxis, rows)
