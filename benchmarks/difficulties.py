@@ -6,6 +6,7 @@
     python benchmarks/difficulties.py --only smooth    neighbours, in smooth tissue and in tissue that is not
     python benchmarks/difficulties.py --only donors    the reference is of four donors, the tissue of a fifth
     python benchmarks/difficulties.py --only gene      one gene has many of the counts, and varies from row to row
+    python benchmarks/difficulties.py --only alike     the cells of one type are split at random into two
     python benchmarks/difficulties.py --only levels    error bars, the test of the fit, and p-values under a true null
 
 Real cells are read from ../shared/data beside the project; without it the tables of simulated tissue are printed alone.
@@ -169,6 +170,36 @@ def gene() -> Iterator[dict]:
         yield {"counts": ratio, "log-sd": sd} | {method: np.mean(errors) for method, errors in found.items()}
 
 
+def alike() -> Iterator[dict]:
+    """RMSE with a type whole and in two random halves, added up again; how far this moves its share, at most and by RMS."""
+    tissues = {"simulated": um.datasets.simulate_spots(144, 500, 8, rng=31)}
+    if DATA.exists():
+        tissues["pbmc_facs"] = blood(11, platform_sd=0.5)
+    for name, (spots, reference) in tissues.items():
+        truth = spots.obsm["truth_proportions"]
+        um.tl.deconvolve(spots, reference, groupby="cell_type")
+        whole = spots.obsm["deconvolve"]
+        for cell_type in truth.columns[np.argsort(-truth.mean().to_numpy())[:3]]:
+            halves, rng = reference.copy(), np.random.default_rng(0)
+            labels = halves.obs["cell_type"].astype(str).to_numpy(dtype=object)
+            rows = rng.permutation(np.flatnonzero(labels == cell_type))
+            labels[rows[::2]], labels[rows[1::2]] = "one", "two"
+            halves.obs["cell_type"] = labels
+            um.tl.deconvolve(spots, halves, groupby="cell_type")
+            found = spots.obsm["deconvolve"]
+            split = found.assign(**{cell_type: found["one"] + found["two"]})[whole.columns]
+            moved = (split[cell_type] - whole[cell_type]).abs()
+            yield {
+                "tissue": name,
+                "type": cell_type,
+                "cells": len(rows),
+                "whole": um.metrics.evaluate(whole, truth)["rmse"],
+                "halves": um.metrics.evaluate(split, truth)["rmse"],
+                "most": moved.max(),
+                "rms": np.sqrt((moved**2).mean()),
+            }
+
+
 def levels() -> Iterator[dict]:
     """Coverage of 90% intervals, share of spots with a misfit below .05, and p-values below .05 under a true null."""
     tissues: dict[str, tuple[ad.AnnData, ad.AnnData]] = {
@@ -200,6 +231,7 @@ TABLES: dict[str, Callable[[], Iterator[dict]]] = {
     "smooth": smooth,
     "donors": donors,
     "gene": gene,
+    "alike": alike,
     "levels": levels,
 }
 
