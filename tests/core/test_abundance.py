@@ -91,7 +91,7 @@ def test_types_that_are_the_same_do_not_pass_an_amount_to_and_fro(amount):
     ]
     true, _ = by_grid(H[0], np.full(2, 3000.0 * amount), pi, mu, s)
     for present, _, _, mean, _ in found:
-        assert abs(mean.sum() - true.sum()) < 0.01
+        assert abs(mean.sum() - true.sum()) < 0.015  # less than a standard deviation of what the counts say
         np.testing.assert_allclose(mean, found[0][3], atol=2e-3)
         np.testing.assert_allclose(present, found[0][0], atol=0.05)
 
