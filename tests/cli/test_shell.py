@@ -99,7 +99,7 @@ def test_endings_are_checked_before_any_work(folder, tmp_path, option, name, cap
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals here")
 def test_a_terminal_is_told_what_goes_on_and_a_pipe_is_not(folder, tmp_path):
-    command = [sys.executable, "-m", "unmix.cli", "factorize", str(folder / "spots.h5ad"), "--n-components", "2"]
+    command = [sys.executable, "-m", "unmix", "factorize", str(folder / "spots.h5ad"), "--n-components", "2"]
     terminal, end = os.openpty()
     done = subprocess.run([*command, "--out", str(tmp_path / "a.h5ad")], stdout=subprocess.PIPE, stderr=end, check=True)
     os.close(end)

@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 import unmix as um
+from unmix.core.cibersort import quantile_normalize
 
 METHODS = ["auto", "poisson", "nnls", "simplex", "nusvr_simplex"]
 
@@ -125,3 +126,16 @@ def test_a_type_whose_cells_are_split_at_random_keeps_its_shares():
     whole, split = found(spots, reference).obsm["deconvolve"], found(spots, halves).obsm["deconvolve"]
     split = split.assign(type_6=split["one"] + split["two"])[whole.columns]
     np.testing.assert_allclose(split, whole, atol=0.03)
+
+
+def test_p_values_of_normalised_samples_are_those_of_samples_that_were_normalised_before(tissue):
+    spots, reference = tissue
+    spots = spots.copy()
+    rng = np.random.default_rng(0)
+    spots.X = rng.permuted(spots.X.toarray(), axis=1) ** rng.uniform(0.5, 2.0, (spots.n_obs, 1))
+    before = spots.copy()
+    before.X = quantile_normalize(spots.X)
+    options = {"method": "nusvr", "n_perms": 30}
+    one, two = found(spots, reference, quantile_normalize=True, **options), found(before, reference, **options)
+    np.testing.assert_array_equal(one.obs["deconvolve_pval"], two.obs["deconvolve_pval"])
+    assert two.obs["deconvolve_pval"].between(0.1, 0.9).sum() > 10

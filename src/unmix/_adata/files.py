@@ -70,7 +70,7 @@ def _told(path: Path) -> Iterator[None]:
 
 def _check_matrices(adata: "AnnData") -> None:
     """Refuse sparse matrices whose indices are none; scipy finds that out when it uses them, or crashes."""
-    matrices = {"X": adata.X, **{f"layers[{key!r}]": layer for key, layer in adata.layers.items()}}
+    matrices = {"X": adata.X, **{f"layers[{key!r}]": layer for key, layer in adata.layers.items() if key is not None}}
     for name, matrix in (matrices if adata.raw is None else {**matrices, "raw": adata.raw.X}).items():
         if sparse.issparse(matrix):
             check_indices(matrix, name)

@@ -224,6 +224,8 @@ def fit_null(
 
     A stratum's pool is all of its entries at `columns`, or those of as many rows, drawn at random, as have `POOL_ENTRIES`.
     """
+    if options.quantile_normalize:
+        X = quantile_normalize(_dense(X, "quantile normalisation"))
     totals = map_rows(totals_at, X, constants=(columns,))
     stratum = depth_strata(totals)
     plain = replace(

@@ -1,0 +1,5 @@
+"""`python -m unmix` is the command `unmix`."""
+
+from unmix.cli import main
+
+main()

@@ -1,5 +1,0 @@
-"""`python -m unmix.cli` is the command `unmix`."""
-
-from unmix.cli import main
-
-main()
