@@ -128,6 +128,20 @@ def test_a_type_whose_cells_are_split_at_random_keeps_its_shares():
     np.testing.assert_allclose(split, whole, atol=0.03)
 
 
+def test_cells_that_are_there_under_two_names_keep_their_shares():
+    """Nothing tells the names apart; prior and presence of both must not collapse (their sum was off by .2)."""
+    spots, reference = um.datasets.simulate_spots(144, 500, 8, rng=32)
+    again = reference[(reference.obs["cell_type"] == "type_1").to_numpy()].copy()
+    again.obs["cell_type"] = "again"
+    again.obs_names = [f"{name}_again" for name in again.obs_names]
+    both = ad.concat([reference, again])
+    one, two = found(spots, reference).obsm["deconvolve"], found(spots, both).obsm["deconvolve"]
+    two = two.assign(type_1=two["type_1"] + two["again"])[one.columns]
+    np.testing.assert_allclose(two, one, atol=0.1)
+    truth = spots.obsm["truth_proportions"]
+    assert um.metrics.evaluate(two, truth)["rmse"] < 1.1 * um.metrics.evaluate(one, truth)["rmse"]
+
+
 def test_p_values_of_normalised_samples_are_those_of_samples_that_were_normalised_before(tissue):
     spots, reference = tissue
     spots = spots.copy()

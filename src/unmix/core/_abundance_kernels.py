@@ -85,7 +85,9 @@ def _propagate(H, b, pi, mu, s2, tau, nu, n_sweeps, present, first, second):  # 
             C = np.linalg.inv(H + np.diag(tau))
             mean = C @ (b + nu)
         if change < TOLERANCE * damping:
-            break
+            return mean, C
+    for k in range(K):  # not at rest: what the mean says is nearer to the truth than the last step
+        present[k] = min(max(mean[k], 0.0) / first[k], 1.0) if first[k] > 0 else 0.0
     return mean, C
 
 

@@ -124,7 +124,7 @@ def estimate_abundance(rows: Counts, A: np.ndarray, phi: float, W: np.ndarray, u
         about = np.maximum(mean, 0.0) * total[:, None] * units
         n = present.sum(axis=0)
         pi = np.clip((n + POOL_PRESENT * n.mean() / N) / (N + POOL_PRESENT), 1e-3, 1 - 1e-3)
-        moments = [(present * moment).sum(axis=0) for moment in (first, second)]
+        moments = [(present * np.minimum(moment, 1.0)).sum(axis=0) for moment in (first, second)]  # shares
         pooled = [(m + POOL_AMOUNT * m.sum() / n.sum()) / (n + POOL_AMOUNT) for m in moments]
         mu, s = fit_slab(*pooled)
     return Abundance(pi, mu, s, units)
