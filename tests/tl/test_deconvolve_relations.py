@@ -135,7 +135,9 @@ def test_cells_that_are_there_under_two_names_keep_their_shares():
     again.obs["cell_type"] = "again"
     again.obs_names = [f"{name}_again" for name in again.obs_names]
     both = ad.concat([reference, again])
-    one, two = found(spots, reference).obsm["deconvolve"], found(spots, both).obsm["deconvolve"]
+    one = found(spots, reference).obsm["deconvolve"]
+    with pytest.warns(UserWarning, match="look alike"):
+        two = found(spots, both).obsm["deconvolve"]
     two = two.assign(type_1=two["type_1"] + two["again"])[one.columns]
     np.testing.assert_allclose(two, one, atol=0.1)
     truth = spots.obsm["truth_proportions"]
