@@ -56,6 +56,9 @@ def test_refuses_what_is_not_there(cells):
     changed.uns["ae"]["best_epoch"] = [1, 2]
     with pytest.raises(ValueError, match="must be a number"):
         um.pl.training(changed, show=False)
+    changed.uns["ae"]["design"] = "none"
+    with pytest.raises(ValueError, match="'design' of the result must be a dict"):
+        um.pl.denoised(changed, ["CD3D", "MS4A1"], show=False)
     with pytest.raises(ValueError, match="two names"):
         um.pl.denoised(cells, ["CD3D"], show=False)
     with pytest.raises(KeyError, match="no layer"):

@@ -174,6 +174,25 @@ def test_programs_of_sorted_blood_cells_are_named_by_their_top_genes(shared_data
         assert any(len(markers & program) >= 2 for program in programs), (markers, top.head(8).to_string())
 
 
+@pytest.mark.parametrize("unit", ["variance", "poisson"])
+def test_a_gene_that_hardly_varies_is_harmless(planted, unit, monkeypatch):
+    X = planted.X.toarray().astype(np.float64)
+    X[:, 0] = 0.0
+    X[0, 0] = 1e-40
+    cells = AnnData(X, var=planted.var[[]])
+    monkeypatch.setattr(um.settings, "check_counts", False)
+    um.tl.metagenes(cells, 3, n_runs=3, unit=unit, max_distance=2.0)
+    assert np.isfinite(cells.obsm["X_metagenes"][X.any(axis=1)]).all()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_no_measurement_gives_is_refused_before_it_overflows(planted, n):
+    X = planted.X.toarray().astype(np.float64)
+    X[0, :n] = 1e308
+    with pytest.raises(ValueError, match="no measurement is so large"):
+        um.tl.metagenes(AnnData(X, var=planted.var[[]]), 3, n_runs=3)
+
+
 def test_a_gene_listed_twice_counts_once(planted):
     adata = AnnData(planted.X[:100], var=planted.var[[]])
     genes = [f"g{i}" for i in range(60)]

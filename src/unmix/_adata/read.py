@@ -197,7 +197,9 @@ def summarise_rows(matrix: Matrix, *, n_jobs: int = 1) -> RowSummary:
 def _summarise_block(block: Block) -> tuple[np.ndarray, ...]:
     values: np.ndarray = block.data if sparse.issparse(block) else block  # type: ignore[assignment]
     n = block.shape[0]
-    with np.errstate(invalid="ignore"):  # of both infinities; what is not finite is refused with its own message
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # what is not finite, or too large, is refused with its own message
         ones = np.ones(block.shape[1])  # a sparse matrix's own sum adds up in the type of the entries
         totals = np.asarray(block @ ones if sparse.issparse(block) else block.sum(axis=1, dtype=np.float64))
     smallest = float(values.min()) if values.size else 0.0
@@ -243,10 +245,10 @@ def check_range(matrix: Matrix, summary: RowSummary) -> None:
     ValueError
         If there are any.
     """
+    if LARGEST < summary.largest < np.inf:
+        msg = f"{matrix.where} holds values of up to {summary.largest:g}, more than {LARGEST:g}; no measurement is so large."
+        raise ValueError(msg)
     if not summary.finite:
         rows = np.flatnonzero(~np.isfinite(summary.totals))
         msg = f"{matrix.where} holds NaN or infinite values, first in {matrix.obs_names[rows[0]]!r} ({len(rows)} rows)."
-        raise ValueError(msg)
-    if summary.largest > LARGEST:
-        msg = f"{matrix.where} holds values of up to {summary.largest:g}, more than {LARGEST:g}; no measurement is so large."
         raise ValueError(msg)

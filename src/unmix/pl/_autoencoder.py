@@ -11,7 +11,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.read import Matrix, check_expression, check_range, read_matrix, summarise_rows
-from unmix._adata.stored import positions, stored_entry, stored_number, tool_of
+from unmix._adata.stored import positions, stored_entry, stored_number, stored_parts, tool_of
 from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -162,7 +162,7 @@ def denoised(
 def _of_counts(adata: AnnData, key: str) -> bool:
     """Tell whether the autoencoder, where it is stored here, was of counts."""
     stored = tool_of(adata.uns.get(key)) in TOOLS
-    return not stored or stored_entry(adata, key, *TOOLS)["design"]["likelihood"] != "gaussian"
+    return not stored or stored_parts(stored_entry(adata, key, *TOOLS), "design")["likelihood"] != "gaussian"
 
 
 def _at_own_total(adata: AnnData, key: str) -> bool:

@@ -26,6 +26,8 @@ from unmix.core.replicates import replicate
 from unmix.tl._project import aligned_loadings
 
 MILLION = 1e6
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""A gene that varies less does not vary."""
 SAMPLED = 500
 """Cells of the consensus matrix of hard assignments."""
 
@@ -151,7 +153,7 @@ def gene_scale(X: sparse.csr_array, unit: str) -> np.ndarray:
     """Return what every column is divided by: its standard deviation, or for `"poisson"` that of its counting noise."""
     mean, variance = gene_moments(X, np.ones(X.shape[0]))
     size = np.sqrt(mean) if unit == "poisson" else _sample_sd(variance, X.shape[0])
-    return np.where(size > 0, size, 1)
+    return np.where(size > SMALLEST, size, 1)
 
 
 def scaled(X: sparse.csr_array, size: np.ndarray) -> sparse.csr_array:
