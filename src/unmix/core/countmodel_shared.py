@@ -257,9 +257,7 @@ def _estimate_shared(
         counted = np.minimum(1.0, FAR * trust / np.median(trust))
         less = S * counted[:, None]
         W, fit = _pass(sparse.csr_array(Y @ sparse.diags_array(counted)), less, log_p, 0.0, W)
-        pooled = replace(
-            fit, observed=fit.observed / counted, expected=fit.expected / counted, means=fit.means / counted
-        )
+        pooled = replace(fit, observed=fit.observed / counted, expected=fit.expected / counted)
         v = relative_variance(S, V, W.sum(axis=0))
         tau = estimate_tau(pooled, log_p, v)
         prior = np.full_like(v, tau**2)
