@@ -318,13 +318,13 @@ def main() -> None:
     parts = {
         "speed": speed, "accuracy": accuracy, "planted": planted, "inflation": inflation, "disk": disk, "gpu": gpu,
     }  # fmt: skip
-    parser.add_argument("parts", nargs="*", choices=[[], *parts], default=["speed", "accuracy", "planted", "inflation"])
+    parser.add_argument("parts", nargs="*", choices=[[], *parts])
     for name, value in {"cells": 5000, "genes": 2000, "epochs": 6, "n-jobs": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tmp", type=Path, help="folder for the file of `disk`")
     options = parser.parse_args()
-    for name in options.parts:
+    for name in options.parts or ("speed", "accuracy", "planted", "inflation"):
         parts[name](options)
 
 

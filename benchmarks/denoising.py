@@ -148,12 +148,12 @@ def clusters(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {"thinning": thinning, "clusters": clusters}
-    parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[*parts])
+    parser.add_argument("parts", nargs="*", choices=[[], *parts])
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--scvi-epochs", type=int, default=40)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    for name in options.parts:
+    for name in options.parts or parts:
         parts[name](options)
 
 
