@@ -163,6 +163,12 @@ TOOLS = {
         lambda: {"fitted": fitted()},
         {"layers['ae_denoised']", "uns['ae_denoised']"},
     ),
+    "recover_counts": Case(
+        um.pp.recover_counts,
+        counts,
+        dict,
+        {"layers['counts']", "obs['counts_unit']", "uns['counts']"},
+    ),
     "signatures": Case(
         um.pp.signatures,
         cells,

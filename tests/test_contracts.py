@@ -39,7 +39,7 @@ def values_of(adata, slots):
         value = getattr(adata, attribute)[key[1:-2]]
         if attribute != "uns":
             value = value.cat.codes if isinstance(getattr(value, "dtype", None), pd.CategoricalDtype) else value
-            found[slot] = np.asarray(value, dtype=float)
+            found[slot] = np.asarray(value.toarray() if sparse.issparse(value) else value, dtype=float)
     return found
 
 

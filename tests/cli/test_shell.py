@@ -10,15 +10,22 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import unmix as um
 from unmix._settings import progress
 from unmix.cli import app, main
 
-TOOLS = {"archetypes": "starfysh_archetypes", "signatures": None, "zinb-ae": "zinb_ae", "joint-nmf": "joint_nmf"}
+TOOLS = {
+    "archetypes": "starfysh_archetypes",
+    "signatures": None,
+    "recover-counts": "recover_counts",
+    "zinb-ae": "zinb_ae",
+    "joint-nmf": "joint_nmf",
+}
 COMMANDS = [
-    "archetypes", "autoencoder", "deconvolve", "demo", "denoise", "factorize", "info", "joint-nmf", "metagenes", "report",
-    "signatures", "transform", "zinb-ae",
+    "archetypes", "autoencoder", "deconvolve", "demo", "denoise", "factorize", "info", "joint-nmf", "metagenes",
+    "recover-counts", "report", "signatures", "transform", "zinb-ae",
 ]  # fmt: skip
 
 
@@ -124,6 +131,20 @@ def said_by_progress(monkeypatch, *, terminal, module="io"):
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(progress(range(3), total=3, desc="x")) == [0, 1, 2]
     return stream.getvalue()
+
+
+def test_recovered_counts_deconvolve_as_the_counts(folder, tmp_path):
+    spots = ad.read_h5ad(folder / "spots.h5ad")
+    spots.X = sparse.csr_matrix(spots.X.multiply(1e4 / spots.X.sum(axis=1))).log1p()
+    spots.write_h5ad(tmp_path / "logs.h5ad")
+    assert run("recover-counts", tmp_path / "logs.h5ad", "--out", tmp_path / "both.h5ad") == 0
+    shares = []
+    for name, more in ((folder / "spots.h5ad", []), (tmp_path / "both.h5ad", ["--layer", "counts"])):
+        out = tmp_path / f"{name.stem}.csv"
+        command = ["deconvolve", name, "--reference", folder / "cells.h5ad", "--groupby", "cell_type", "--out", out]
+        assert run(*command, "--method", "poisson", *more) == 0
+        shares.append(pd.read_csv(out, index_col=0))
+    pd.testing.assert_frame_equal(*shares)
 
 
 def test_signatures(folder, tmp_path):

@@ -210,6 +210,16 @@ def check_signatures(given: dict[str, Any], result: Any) -> None:
             raise Defect(f"varm[{name!r}] is not finite")
 
 
+def check_counts(given: dict[str, Any], result: Any) -> None:
+    adata = result if given.get("copy") else given["adata"]
+    key = given.get("key_added", "counts")
+    values, unit = adata.layers[key].data, adata.obs[key + "_unit"].to_numpy()
+    if not (np.isfinite(values) & (values >= 0) & (values == np.rint(values))).all():
+        raise Defect(f"layers[{key!r}] does not hold counts")
+    if not (np.isfinite(unit) & (unit > 0)).all():
+        raise Defect(f"obs[{key + '_unit'!r}] is not above 0")
+
+
 def check_views(given: dict[str, Any], result: Any) -> None:
     data = result if given.get("copy") else given["data"]
     for part in data.values():
@@ -236,6 +246,7 @@ def _targets() -> dict[str, Target]:
         "signatures": Target(
             um.pp.signatures, {"adata": cells}, {"groupby": "cell_type", "n_markers": (1, 5)}, check_signatures, 6
         ),
+        "recover_counts": Target(um.pp.recover_counts, {"adata": cells}, {"key_added": "found"}, check_counts, 2),
         "deconvolve cells": Target(
             tl.deconvolve, {"adata": cells, "reference": cells}, {"groupby": "cell_type"}, check_deconvolve, 8
         ),

@@ -31,6 +31,7 @@ DROPOUT = "_dropout"
 ZERO_INFLATION = "_zero_inflation"
 POWER = "_zero_inflation_power"
 SAMPLES = "_samples"
+UNIT = "_unit"
 COMPLETED = "_completed"
 
 

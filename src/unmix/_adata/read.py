@@ -231,8 +231,8 @@ def check_expression(matrix: Matrix, summary: RowSummary, *, expect_counts: bool
     if expect_counts and settings.check_counts and not summary.integer:
         msg = (
             f"{matrix.where} holds values that are not whole numbers; this method models counts. If they are normalised "
-            "or log-transformed, give the counts with `layer=`; if they are counts all the same (some aligners split "
-            "reads), set `unmix.settings.check_counts = False`."
+            "or log-transformed, give the counts with `layer=`, or get them back with `unmix.pp.recover_counts`; if they are "
+            "counts all the same (some aligners split reads), set `unmix.settings.check_counts = False`."
         )
         warnings.warn(msg, CountsWarning, stacklevel=3)
 

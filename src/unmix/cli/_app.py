@@ -18,6 +18,7 @@ from unmix.cli._files import FileProblem
 from unmix.cli._fitted import denoise, transform
 from unmix.cli._info import info
 from unmix.cli._joint_nmf import joint_nmf
+from unmix.cli._recover_counts import recover_counts
 from unmix.cli._report import report
 from unmix.cli._signatures import signatures
 
@@ -37,6 +38,7 @@ app.command(factorize)
 app.command(info)
 app.command(metagenes)
 app.command(joint_nmf)
+app.command(recover_counts)
 app.command(report)
 app.command(signatures)
 app.command(transform)
