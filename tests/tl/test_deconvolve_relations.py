@@ -155,3 +155,14 @@ def test_p_values_of_normalised_samples_are_those_of_samples_that_were_normalise
     one, two = found(spots, reference, quantile_normalize=True, **options), found(before, reference, **options)
     np.testing.assert_array_equal(one.obs["deconvolve_pval"], two.obs["deconvolve_pval"])
     assert two.obs["deconvolve_pval"].between(0.1, 0.9).sum() > 10
+
+
+@pytest.mark.filterwarnings("ignore::unmix._adata.read.CountsWarning")
+def test_a_few_split_reads_leave_counts_what_they_are(tissue):
+    spots, reference = tissue
+    split = spots.copy()
+    split.X = split.X.astype(np.float64)
+    split.X.data[::10] += 0.5
+    one, two = found(spots, reference), found(split, reference)
+    assert two.uns["deconvolve"]["chosen"]["scale"] == "1: most of X are counts"
+    assert np.abs(one.obsm["deconvolve"] - two.obsm["deconvolve"]).to_numpy().max() < 0.03

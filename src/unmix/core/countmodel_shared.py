@@ -24,6 +24,8 @@ MIN_GENES = 2000
 """To save time, genes beyond `MIN_GENES` and beyond this share of the information on the types are left out."""
 MAX_SPOTS = 500
 """What spots share is estimated from at most so many spots, evenly spread over the rows."""
+MOST = 0.5
+"""Share of whole numbers among the values above zero from which they are taken for counts."""
 N_STEPS = 4
 FAR = 8.0
 """Where the reference's sampling leaves a gene's factor so many times less certain than most (haemoglobin, MALAT1), the gene
@@ -128,7 +130,7 @@ def estimate_model(
     S_kept, V_kept = shrunk.mean, shrunk.variance
     where = genes if columns is None else columns[genes]
     sample = _sample(X, where, n_jobs=n_jobs, block_rows=block_rows)
-    scale = 1.0 if (sample.data == np.rint(sample.data)).all() else _scale_to_counts(sample, S_kept)
+    scale, why = _scale_to_counts(sample, S_kept)
     sample = sample * scale
     state = _estimate_shared(sample, S_kept, V_kept, platform, dispersion)
     if unknown:
@@ -138,7 +140,6 @@ def estimate_model(
     learned = f"posterior means, the prior by likelihood of {sample.shape[0]} observations"
     state["chosen"]["amounts"] = "the likeliest" if known is None else learned
     state["chosen"]["genes"] = f"{len(genes)} of {S.shape[0]}, holding {INFORMATION:.0%} of the information on types"
-    why = "X holds counts" if scale == 1 else "one over the dispersion of the Poisson fit"
     state["chosen"]["scale"] = f"{scale:.4g}: {why}"
     state["sampled"] = V is not None
     return CountModel(genes=genes, columns=where, S=S_kept, V=V_kept, scale=scale, **state)
@@ -231,10 +232,19 @@ def _with_unknown(
     return S_all, V_all, state | {"unknown": True}
 
 
-def _scale_to_counts(Y: sparse.csr_array, S: np.ndarray) -> float:
-    """Return one over the Pearson dispersion of the Poisson fit: a quasi-Poisson variance becomes a Poisson one."""
+def _scale_to_counts(Y: sparse.csr_array, S: np.ndarray) -> tuple[float, str]:
+    """Return what turns values into counts, and why.
+
+    Values most of which are whole numbers are counts (aligners that split reads leave some that are not). Others are multiplied
+    by one over the Pearson dispersion of their Poisson fit: a quasi-Poisson variance becomes a Poisson one.
+    """
+    values = Y.data[Y.data > 0]
+    whole = np.mean(values == np.rint(values)) if values.size else 1.0
+    if whole > MOST:
+        return 1.0, "X holds counts" if whole == 1 else "most of X are counts"
     pearson = fit_rows(*csr_parts(Y), S, 0.0, start(Y, S), MAX_ITER)[3]
-    return 1 / max(float(pearson.sum()) / max(Y.shape[0] * (Y.shape[1] - S.shape[1]), 1), 1e-12)
+    dispersion = float(pearson.sum()) / max(Y.shape[0] * (Y.shape[1] - S.shape[1]), 1)
+    return 1 / max(dispersion, 1e-12), "one over the dispersion of the Poisson fit"
 
 
 def rows_of(block: Block, chosen: np.ndarray, genes: np.ndarray) -> np.ndarray:
