@@ -135,6 +135,35 @@ def test_programs_are_free_of_what_sets_the_batches_apart():
         um.tl.metagenes(adata, 2, batch_key="nope")
 
 
+def test_new_cells_are_freed_of_what_sets_their_batch_apart():
+    r = np.random.default_rng(0)
+    H = r.gamma(0.3, 1.0, (3, 200))
+    H /= H.sum(axis=1, keepdims=True)
+    W, effect = r.dirichlet(np.full(3, 0.3), 300), r.lognormal(0, 1.0, (3, 200))
+    batch = np.arange(300) % 3
+    effect[2] = 1
+    X = r.poisson(r.lognormal(7, 0.3, (300, 1)) * (W @ H) * effect[batch]).astype(np.float32)
+    obs = pd.DataFrame({"donor": np.array(["a", "b", "c"])[batch]}, index=map(str, range(300)))
+    cells = AnnData(sparse.csr_matrix(X), obs=obs)
+    um.tl.metagenes(cells, 3, n_runs=10, n_top_genes=150, batch_key="donor", max_distance=2.0)
+    fit = cells.obsm["X_metagenes"]
+    shuffled = cells[r.permutation(300), r.permutation(200)].copy()
+    um.tl.transform(shuffled, cells, key="metagenes")
+    back = pd.DataFrame(shuffled.obsm["X_metagenes"], shuffled.obs_names).loc[cells.obs_names]
+    np.testing.assert_allclose(back, fit, atol=1e-6)
+    few = cells[:30, ::2].copy()
+    um.tl.transform(few, cells, key="metagenes")
+    assert np.abs(few.obsm["X_metagenes"] - fit[:30]).max() < 0.3
+    other = cells[batch == 0].copy()
+    off = {}
+    for name, donors in (("known", "a"), ("unknown", "z"), ("untold", None)):
+        other.obs = other.obs.assign(donor=donors) if donors else other.obs[[]]
+        um.tl.transform(other, cells, key="metagenes")
+        off[name] = np.abs(other.obsm["X_metagenes"] - fit[batch == 0]).mean()
+    assert off["known"] < 1e-6
+    assert off["unknown"] == off["untold"] > 0.01
+
+
 def test_gene_sets_name_their_program_and_the_consensus_is_stored(planted):
     top = planted.uns["metagenes"]["top_genes"]
     sets = {c: top[c][:10].tolist() for c in top}

@@ -129,7 +129,8 @@ def metagenes(
         of programs tried), `selection` (held-out losses, with `"auto"`), `consensus` (of up to 500 cells: `matrix`, the
         share of runs that put two of them into the same program, and their `names`, in the order of its tree),
         `top_genes`, `enrichment` (with `net`: t statistic, p- and q-value of every set in every program), `genes`,
-        `scale` (of the genes `var_names`), `params`.
+        `scale` (of the genes `var_names`), with `batch_key` `batches` (their `names`, and on `genes` the `scales` of their
+        counts, last of a batch that is not known, and the `spectra` fitted to scaled counts), `params`.
 
     Raises
     ------
@@ -163,7 +164,7 @@ def metagenes(
         raise ValueError(msg)
     threads = settings.threads(n_jobs)
     matrix = read_matrix(adata, layer)
-    codes = batch_codes(adata, batch_key)
+    codes, batches = batch_codes(adata, batch_key)
     sets = None if net is None else network_weights(net, matrix.var_names)
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
@@ -178,7 +179,7 @@ def metagenes(
     found = {k: consensus_at(data, k, plan) for k in ranks or [curve.chosen]}  # type: ignore[union-attr]
     table = pd.DataFrame([f.stability for f in found.values()])
     chosen = found[best_rank(table["silhouette"].tolist(), list(found))]
-    slots = refit(matrix, data, chosen, threads, key_added, n_top)
+    slots = refit(matrix, data, chosen, batches, threads, key_added, n_top)
     more = {"stability": table, "consensus": consensus_slot(chosen, data, adata.obs_names)}
     if curve is not None:
         more["selection"] = {"ranks": curve.ranks, "held_out": curve.losses}

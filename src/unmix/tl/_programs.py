@@ -13,7 +13,16 @@ from scipy import sparse
 from unmix._adata import keys
 from unmix._adata.read import Matrix, RowSummary, check_expression, read_matrix, summarise_rows
 from unmix._adata.runs import RunFolder
-from unmix._adata.stored import VAR_NAMES, numbers_by_gene, stored_array, stored_entry
+from unmix._adata.signatures import shared_with_fit
+from unmix._adata.stored import (
+    VAR_NAMES,
+    Entry,
+    numbers_by_gene,
+    stored_array,
+    stored_entry,
+    stored_names,
+    stored_parts,
+)
 from unmix._adata.write import Slots
 from unmix._settings import logger
 from unmix.core.batches import divided, gene_factors, scaled_usages
@@ -51,8 +60,8 @@ class Prepared:
     """What counts are divided by: `"variance"` (its root), or `"poisson"`, the root of the mean."""
 
 
-def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
-    """Return the batch of every observation as a number, if there are any.
+def batch_codes(adata: AnnData, batch_key: str | None) -> tuple[np.ndarray | None, list[str]]:
+    """Return the batch of every observation as a number, if there are any, and the names of all.
 
     Raises
     ------
@@ -62,15 +71,15 @@ def batch_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
         If a batch is missing.
     """
     if batch_key is None:
-        return None
+        return None, []
     if batch_key not in adata.obs:
         msg = f"`batch_key` {batch_key!r} is not a column of obs; there are {list(adata.obs.columns)}."
         raise KeyError(msg)
-    codes = pd.factorize(adata.obs[batch_key], sort=True)[0]
+    codes, names = pd.factorize(adata.obs[batch_key], sort=True)
     if (codes < 0).any():
         msg = f"{int((codes < 0).sum())} observations have no {batch_key!r}; leave them out or name their batch."
         raise ValueError(msg)
-    return codes
+    return codes, [str(name) for name in names]
 
 
 def prepare(
@@ -136,13 +145,13 @@ def _counts_at(block: Block, wanted: np.ndarray, columns: np.ndarray) -> sparse.
 def scaled_counts(data: Prepared, k: int, walk: Walk, rng: Any) -> tuple[sparse.csr_array, np.ndarray]:
     """Return what k programs are fitted to: scaled counts, with batches freed of their gene factors.
 
-    Also by what counts were multiplied, for every batch, (n_batches, n_genes); a batch that is not in the sample has no
-    factors.
+    Also by what counts were multiplied, for every batch and, last, for one that is not known, (n_batches + 1, n_genes); this
+    one, and one that is not in the sample, has no factors.
     """
     counts, factors = data.counts, np.ones((1, data.counts.shape[1]))
     if data.codes is not None:
         present, codes = np.unique(data.codes[data.rows], return_inverse=True)
-        factors = np.ones((int(data.codes.max()) + 1, counts.shape[1]))
+        factors = np.ones((int(data.codes.max()) + 2, counts.shape[1]))
         factors[present] = gene_factors(counts, codes, k, walk=walk, rng=rng)
         counts = divided(counts, data.codes[data.rows], factors)
     size = gene_scale(counts, data.unit)
@@ -195,7 +204,7 @@ class Candidate:
 
     programs: Consensus
     scales: np.ndarray
-    """By what the counts were multiplied that the programs were fitted to, (n_batches, n_genes)."""
+    """By what the counts were multiplied that the programs were fitted to, as from :func:`scaled_counts`."""
     agreement: Agreement
     sampled: np.ndarray
     """Rows of the prepared matrix that the agreement is about."""
@@ -251,10 +260,13 @@ def enriched(scores: np.ndarray, names: list[str], weights: sparse.csc_array) ->
     return table.iloc[order].reset_index(drop=True)
 
 
-def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: str, n_top: int) -> Slots:
+def refit(
+    matrix: Matrix, data: Prepared, found: Candidate, batches: list[str], threads: int, key: str, n_top: int
+) -> Slots:
     """Refit usages and the spectra of all genes, and name what was found."""
     W = scaled_usages(matrix.X, found.programs.spectra, data.columns, data.codes, found.scales, n_jobs=threads)
-    W = W[:, np.argsort(-row_shares(W).sum(axis=0), kind="stable")]
+    first = np.argsort(-row_shares(W).sum(axis=0), kind="stable")
+    W = W[:, first]
     spectra, scores = refit_spectra(matrix.X, W, data.per_million, n_jobs=threads)
     scale = np.zeros(len(data.tpm_scale))
     scale[data.columns] = 1 / np.where(data.tpm_scale[data.columns] > 0, data.tpm_scale[data.columns], np.inf)
@@ -272,6 +284,9 @@ def refit(matrix: Matrix, data: Prepared, found: Candidate, threads: int, key: s
         "scale": scale,
         VAR_NAMES: matrix.var_names.astype(str).to_numpy(),
     }
+    if data.codes is not None:
+        own = found.programs.spectra[first][order]
+        entry["batches"] = {"names": np.array(batches), "scales": found.scales, "spectra": own}
     return Slots(
         obsm={keys.EMBEDDING + key: final.astype(np.float32)},
         varm={key: np.ascontiguousarray(spectra.T), key + keys.SCORE: np.ascontiguousarray(scores.T)},
@@ -293,12 +308,30 @@ def project_metagenes(
     adata: AnnData, fitted: AnnData, key: str, layer: str | None, threads: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the shares of the programs in new cells."""
-    matrix = read_matrix(adata, layer)
-    genes, scale = pd.Index(fitted.var_names), numbers_by_gene(fitted, stored_entry(fitted, key, "metagenes"), "scale")
-    used = stored_array(fitted, "varm", key) * (scale > 0)[:, None]
-    spectra, shared = aligned_loadings(used, genes, matrix)
+    matrix, entry = read_matrix(adata, layer), stored_entry(fitted, key, "metagenes")
     summary = summarise_rows(matrix, n_jobs=threads)
     check_expression(matrix, summary, expect_counts=True)
+    if "batches" in entry:
+        shares, shared = _shares_by_batch(adata, matrix, entry, threads)
+        return shares.astype(np.float32), {"n_shared_genes": shared}
+    genes, scale = pd.Index(fitted.var_names), numbers_by_gene(fitted, entry, "scale")
+    used = stored_array(fitted, "varm", key) * (scale > 0)[:, None]
+    spectra, shared = aligned_loadings(used, genes, matrix)
     weights = pd.Series(scale, index=genes).reindex(matrix.var_names).fillna(0.0).to_numpy()
     shares = program_shares(matrix.X, spectra, weights, summary.totals, Walk(n_jobs=threads))
     return shares.astype(np.float32), {"n_shared_genes": shared}
+
+
+def _shares_by_batch(adata: AnnData, matrix: Matrix, entry: Entry, threads: int) -> tuple[np.ndarray, int]:
+    """Return the shares of the programs in cells of known batches, and of others without factors, as the fit made them."""
+    batches, genes = stored_parts(entry, "batches"), pd.Index(stored_names(entry, "genes"))
+    shared = shared_with_fit(genes, matrix.var_names)
+    at = matrix.var_names.get_indexer(genes)
+    H, scales = (np.asarray(batches[part], dtype=float)[:, at >= 0] for part in ("spectra", "scales"))
+    names, column = stored_names(batches, "names"), stored_parts(entry, "params")["batch_key"]
+    of = adata.obs[column].astype(str) if column in adata.obs else [""] * adata.n_obs
+    codes = pd.Index(names).get_indexer(of)
+    W = scaled_usages(matrix.X, H, at[at >= 0], np.where(codes < 0, len(names), codes), scales, n_jobs=threads)
+    shares = row_shares(W)
+    shares[W.sum(axis=1) == 0] = np.nan
+    return shares, shared
