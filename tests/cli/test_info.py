@@ -15,6 +15,7 @@ def file(tmp_path_factory):
     um.tl.deconvolve(spots, reference, groupby="cell_type")
     um.tl.deconvolve(spots, reference, groupby="cell_type", key_added="deconvolve_b")
     spots.layers["logged"] = np.log1p(spots.X)
+    spots.layers["rooted"] = np.sqrt(spots.X)
     path = tmp_path_factory.mktemp("info") / "spots.h5ad"
     spots.write_h5ad(path)
     return path
@@ -48,7 +49,8 @@ def test_counts_are_told_from_other_numbers(file, capsys):
     text = run(capsys, file)
     lines = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
     assert lines["X"].endswith(", counts")
-    assert lines["logged"].endswith("not counts")
+    assert lines["logged"].endswith("log-normalised counts (unmix recover-counts gets them back)")
+    assert lines["rooted"].endswith(", not counts")
     assert text.startswith("300 observations x 765 genes")
 
 

@@ -47,10 +47,21 @@ def _told(adata: Any) -> dict[str, Any]:
 def _kind(matrix: Any) -> str:
     """Say how a matrix is stored, and whether it holds counts."""
     values = np.asarray(getattr(matrix, "data", matrix) if hasattr(matrix, "nnz") else matrix)
-    whole = bool((values == np.rint(values)).all()) and bool((values >= 0).all())
+    sound = bool(np.isfinite(values).all()) and bool((values >= 0).all())
+    whole = sound and bool((values == np.rint(values)).all())
     share = np.count_nonzero(values) / max(np.prod(matrix.shape), 1)  # zeros may be stored
     stored = f"{share:.1%} non-zero" if hasattr(matrix, "nnz") else "dense"
-    return f"{stored}, {values.dtype}, {'counts' if whole else 'not counts'}"
+    return f"{stored}, {values.dtype}, {'counts' if whole else _what_else(matrix) if sound else 'not counts'}"
+
+
+def _what_else(matrix: Any) -> str:
+    """Say whether values that are no counts were made of counts."""
+    from unmix.core.lattice import scale_of
+
+    scale = scale_of(matrix)
+    if scale is None:
+        return "not counts"
+    return f"{'normalised' if scale.log is None else 'log-normalised'} counts (unmix recover-counts gets them back)"
 
 
 def _lines(told: dict) -> str:

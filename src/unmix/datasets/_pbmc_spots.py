@@ -3,16 +3,12 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from unmix._adata.arguments import checked
 from unmix.datasets._pool import pool_cells, split_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-LOG_TOLERANCE = 1e-3
-"""The values on file are rounded to three decimals of log1p; what is recovered must agree to that."""
 
 
 @checked
@@ -93,55 +89,11 @@ def _pbmc_cells() -> "AnnData":
     import scanpy as sc
     from anndata import AnnData
 
+    from unmix.core.lattice import Scale, counts_of, units
+
     cells = sc.datasets.pbmc68k_reduced()
+    logged, scale = cells.raw.X, Scale(log=1.0, step=1e-3)
+    counts = counts_of(logged, scale, units(logged, scale))
     obs = cells.obs[["bulk_labels"]].rename(columns={"bulk_labels": "cell_type"})
     obs.index.name = None
-    return AnnData(counts_from_log1p(cells.raw.X), obs=obs, var=cells.raw.var[[]].copy())
-
-
-def counts_from_log1p(X: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Recover the counts of cells from log1p of counts that were scaled by one number per cell.
-
-    Parameters
-    ----------
-    X
-        Cells x genes, log1p of scaled counts.
-
-    Returns
-    -------
-    Counts of the same shape, whole numbers in float32.
-
-    Raises
-    ------
-    ValueError
-        If the values of a cell are not multiples of its smallest value, to the precision of the data.
-    """
-    counts = sparse.csr_matrix(X, dtype=np.float64, copy=True)
-    for cell, (start, stop) in enumerate(zip(counts.indptr[:-1], counts.indptr[1:], strict=True)):
-        logged = counts.data[start:stop]
-        if len(logged) == 0:
-            continue
-        k, unit = _multiples(np.expm1(logged))
-        if np.abs(np.log1p(k * unit) - logged).max() > LOG_TOLERANCE:
-            msg = f"the values of cell {cell} are not log1p of whole counts times one factor."
-            raise ValueError(msg)
-        counts.data[start:stop] = k
-    return counts.astype(np.float32)
-
-
-def _multiples(values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return whole numbers k and the unit u with values = k u, where the smallest value is a count of 1.
-
-    The unit starts as the smallest value and is refined by least squares over values of up to 2, 4, 8, ... units,
-    weighted for the error that rounding of log1p leaves (in proportion to 1 + value): a rough unit is enough to tell
-    small multiples apart, and each step makes it good enough for the next.
-    """
-    unit = values.min()
-    limit = 2.0
-    while limit < 4 * values.max() / unit:
-        near = values[values < (limit + 0.5) * unit]
-        k = np.rint(near / unit)
-        weight = (1 + near) ** -2
-        unit = np.sum(weight * k * near) / np.sum(weight * k**2)
-        limit *= 2
-    return np.rint(values / unit), float(unit)
+    return AnnData(counts, obs=obs, var=cells.raw.var[[]].copy())

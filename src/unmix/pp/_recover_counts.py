@@ -81,7 +81,7 @@ def recover_counts(
     check_some(matrix, summary)
     from unmix.core.lattice import Scale, counts_of, scale_of, units
 
-    scale = Scale(None, 0.0) if summary.integer else scale_of(matrix.X, _noted_base(adata))
+    scale = Scale(None) if summary.integer else scale_of(matrix.X, _noted_base(adata))
     if scale is None:
         raise _no_counts(matrix, "")
     unit = np.ones(len(matrix.obs_names)) if summary.integer else units(matrix.X, scale, n_jobs=threads)
