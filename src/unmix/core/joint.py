@@ -171,9 +171,10 @@ def begin(
     H[own] = 0
     fixed: set[int] = set()
     if known is not None:
-        new = ~np.any([known.H.any(axis=0), *(v.any(axis=0) for v in known.V.values())], axis=0) & (not known.keep)
-        H = np.where(new[:, None], H, known.H.T)  # multiplicative steps do not leave zero
-        V = [np.where(new[:, None], v, known.V[b].T) if b in known.V else v for b, v in enumerate(V)]
+        new = ~np.any([known.H > 0], axis=(0, 1)) & (not known.keep)  # multiplicative steps do not leave zero
+        H = np.where(new[:, None], H, known.H.T)
+        for b, v in known.V.items():
+            V[b] = np.where((new & ~v.any(axis=0))[:, None], V[b], v.T)
         fixed = set(known.V) if known.keep else set()
     Vt = [padded(v * (d > 0)[:, None], dtype) for v, d in zip(V, D, strict=True)]
     keep = known is not None and known.keep

@@ -77,6 +77,7 @@ def joint_counts(
     X, codes, back = sorted_rows(as_rows(X), np.asarray(codes))
     generator = np.random.default_rng(rng)
     W, loadings = begin(X, codes, back, n_components, specificity, measured, known, walk, generator)
+    begin_alike(loadings, known)
     trace: list[float] = []
     while len(trace) < walk.max_iter and not settled(trace, walk.tol):
         W, (sums, loss) = walk.over(_count_pass, X, W, codes, constants=(_rates(loadings, W.dtype), INNER))
@@ -84,6 +85,22 @@ def joint_counts(
         kept = loadings.copy()
         _improve(loadings, sums)
     return packed(W[back], kept, trace, walk, tidy=known is None)
+
+
+def begin_alike(loadings: Loadings, known: Known | None) -> None:
+    """Let each batch's own part begin as the shared one, and genes that one batch alone measured in all components alike.
+
+    Multiplicative steps hardly bring together what begins apart: with parts drawn for each batch, a component could stand
+    for one program in one batch and for another in the next, and stay so.
+    """
+    measured = loadings.D > 0
+    shared = (measured.sum(axis=0) > 1) | (len(measured) == 1)
+    for b, V in enumerate(loadings.Vt):
+        if known is None or b not in known.V:
+            alike = np.zeros(V.shape)
+            alike[:, : loadings.k] = V[:, : loadings.k].mean(axis=1, keepdims=True)
+            first = np.where(shared[:, None], loadings.Ht, alike)
+            loadings.Vt[b] = padded(first * measured[b][:, None], V.dtype)
 
 
 def count_usages(
