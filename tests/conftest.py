@@ -74,3 +74,28 @@ def mortal() -> Iterator[Any]:
     """Connect to two workers of the test's own, which it may kill: distributed now and then does not bring them back."""
     with two_workers() as running, connected(running) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def sections() -> Any:
+    """Proportions of 30, 20 and 12 spots on three sections, each with an image at a resolution of its own."""
+    import anndata as ad
+    import numpy as np
+
+    import unmix as um
+
+    slides, reference = {}, None
+    kinds = {"late": ((5, 6), 100.0, 0), "early": ((2, 11), 250.0, 2), "middle": ((4, 3), 40.0, 0)}
+    for seed, (name, (shape, step, lost)) in enumerate(kinds.items()):
+        spots, reference = um.datasets.pbmc_spots(shape=shape, rng=seed)
+        spots = spots[lost:].copy()
+        spots.obsm["spatial"] = (spots.obsm["spatial"] + 1) * step
+        height, width = ((np.ptp(spots.obsm["spatial"], axis=0)[::-1] + 4 * step) * 0.1).astype(int)
+        factors = {"tissue_hires_scalef": 0.1, "spot_diameter_fullres": 0.55 * step}
+        image = np.full((height, width, 3), 0.25 * (seed + 1))
+        spots.uns["spatial"] = {name: {"images": {"hires": image}, "scalefactors": factors}}
+        slides[name] = spots
+    adata = ad.concat(slides, label="section", index_unique="-", uns_merge="unique")
+    adata.obs["section"] = adata.obs["section"].cat.reorder_categories(["early", "middle", "late"])
+    um.tl.deconvolve(adata, reference, groupby="cell_type", method="nnls")
+    return adata

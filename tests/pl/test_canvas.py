@@ -13,7 +13,8 @@ from matplotlib.testing.decorators import remove_ticks_and_titles
 
 import unmix as um
 from unmix._adata.colours import COLOURS, MISSING, own_colour
-from unmix.pl._tissue import tissue
+from unmix.pl._sections import SectionsWarning
+from unmix.pl._tissue import tissues
 
 mpl.use("Agg")
 BASELINE = Path(__file__).resolve().parents[1] / "baseline"
@@ -167,8 +168,9 @@ def test_the_image_of_one_library_of_several(fitted):
     picture = {"images": {"lowres": np.zeros((30, 60, 3))}}
     scale = {"tissue_lowres_scalef": 5.0, "spot_diameter_fullres": 0.5}
     spots.uns["spatial"] = {"a": {**picture, "scalefactors": scale}, "b": {}}
-    assert tissue(spots, "spatial").image is None
-    chosen = tissue(spots, "spatial", "a")
+    with pytest.warns(SectionsWarning, match="2 sections"):
+        assert tissues(spots, "spatial")[0].image is None
+    chosen = tissues(spots, "spatial", library_id="a")[0]
     assert chosen.diameter == 0.5
     assert um.pl.archetypes(spots, library_id="a", show=False)[0].images[0].get_extent() == [0, 12.0, 6.0, 0]
     with pytest.raises(KeyError, match=r"'c' is not in uns\['spatial'\]"):

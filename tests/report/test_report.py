@@ -158,8 +158,8 @@ def test_an_image_lies_where_scanpy_puts_it(spots, tmp_path):
     image = np.zeros((30, 50, 3), dtype=np.float32)
     with_image.uns["spatial"] = {"lib": {"images": {"hires": image}, "scalefactors": factors}}
     place = written(with_image, tmp_path).data["place"]
-    assert (place["image"]["width"], place["image"]["height"]) == (25, 15)
-    assert place["image"]["uri"].startswith("data:image/jpeg;base64,")
+    assert (place["images"][0]["width"], place["images"][0]["height"]) == (25, 15)
+    assert place["images"][0]["uri"].startswith("data:image/jpeg;base64,")
     assert place["down"]
 
 

@@ -37,7 +37,7 @@ def palettes() -> dict[str, list[str]]:
 
 
 def map_figure(n_obs: int) -> dict[str, Any]:
-    """Return an empty map: an image, spots coloured by `value`, and rings around those pointed at and chosen."""
+    """Return an empty map: images, names of sections, spots coloured by `value`, rings around those pointed at and chosen."""
     from bokeh.models import ColumnDataSource, LinearColorMapper
 
     plot = _figure(
@@ -45,8 +45,13 @@ def map_figure(n_obs: int) -> dict[str, Any]:
         x_range=(0, 1), y_range=(0, 1), output_backend="webgl", min_border=0, lod_threshold=20_000, lod_factor=4,
     )  # fmt: skip
     plot.axis.visible = plot.grid.visible = False
-    image = ColumnDataSource({"uri": [], "w": [], "h": []}, name="image")
-    plot.image_url(url="uri", x=0, y=0, w="w", h="h", anchor="top_left", source=image, name="picture")
+    images = ColumnDataSource({"uri": [], "x": [], "y": [], "w": [], "h": []}, name="images")
+    plot.image_url(url="uri", x="x", y="y", w="w", h="h", anchor="top_left", source=images, name="picture")
+    labels = ColumnDataSource({"x": [], "y": [], "name": []}, name="labels")
+    plot.text(
+        "x", "y", "name", text_font={"value": FONT}, text_font_size="13px", text_color=INK, text_align="center",
+        text_baseline="middle", source=labels,
+    )  # fmt: skip
     spots = ColumnDataSource({"x": [], "y": [], "value": []}, name="spots")
     mapper = LinearColorMapper(palette=["#000000"], low=0, high=1, nan_color=MISSING, name="colours")
     colour = {"field": "value", "transform": mapper}

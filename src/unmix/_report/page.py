@@ -16,7 +16,7 @@ from unmix._adata.colours import MISSING, own_colour, palette
 from unmix._report import figures
 from unmix._report.content import Result, Table
 from unmix._report.packing import pack_array, pack_column, pack_texts, script_json
-from unmix._report.tissue import Place
+from unmix._report.place import Place
 
 MODULES = ("data", "state", "map", "bars", "panel", "table", "sections", "main")
 """Scripts of the page, in the order in which they are needed."""
@@ -66,13 +66,14 @@ def payload(
 
 
 def packed_place(place: Place) -> dict[str, Any]:
-    """Return coordinates and image as JSON holds them."""
+    """Return coordinates, images and names of sections as JSON holds them."""
     return {
         "basis": place.basis,
         "xy": pack_array(place.xy),
         "diameter": place.diameter,
         "down": place.upside_down,
-        "image": place.image,
+        "images": place.images,
+        "labels": place.labels,
     }
 
 

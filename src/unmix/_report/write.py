@@ -18,6 +18,7 @@ def report(
     *,
     keys: str | Sequence[str] | None = None,
     basis: str | None = None,
+    library_key: str | None = None,
     obs: str | Sequence[str] = (),
     title: str | None = None,
 ) -> None:
@@ -37,6 +38,10 @@ def report(
     basis
         Key of the coordinates in `obsm`; `None` for `"spatial"`, or an embedding where there is no tissue. Objects
         without coordinates, such as bulk samples, get bars.
+    library_key
+        Column of `obs` with the section of every spot, in objects that hold several (squidpy's name for it). Sections then
+        lie side by side under their names, at one scale, each over its own image `uns["spatial"][section]` where there is
+        one.
     obs
         Columns of `obs` to show too, and to colour the tissue by.
     title
@@ -49,9 +54,15 @@ def report(
     KeyError
         If there is no such result, column or basis.
     ValueError
-        If there are no observations, coordinates are not finite, or a result is not as its tool has left it.
+        If there are no observations, coordinates are not finite, a spot has no section, or a result is not as its tool has
+        left it.
     FileNotFoundError
         If the folder of `path` does not exist.
+
+    Warns
+    -----
+    SectionsWarning
+        If `uns["spatial"]` holds several sections, whose spots lie on top of each other without `library_key`.
 
     Examples
     --------
@@ -79,7 +90,7 @@ def report(
         msg = "there are no observations to report on."
         raise ValueError(msg)
     extra = read_columns(adata, [obs] if isinstance(obs, str) else list(obs))
-    place = find_place(adata, basis)
+    place = find_place(adata, basis, library_key)
     results = read_results(adata, [keys] if isinstance(keys, str) else keys)
     page = render(adata, title if title is not None else path.stem, place, results, extra)
     with replacing(path) as temporary:

@@ -8,6 +8,7 @@ from unmix.cli._files import (
     FileProblem,
     check_endings,
     check_outputs,
+    checked_sections,
     h5ad,
     picture,
     read_data,
@@ -31,6 +32,7 @@ def archetypes(
     n_jobs: int | None = None,
     out_h5ad: Path | None = None,
     plot: Path | None = None,
+    library_key: str | None = None,
     force: bool = False,
 ) -> None:
     """Archetypes of a tissue, and what gene sets say they are.
@@ -62,12 +64,15 @@ def archetypes(
         AnnData with all results to write.
     plot
         Picture to write: weights on the tissue where there are coordinates, else the plane of the archetypes.
+    library_key
+        Column of obs with the section of every spot; the picture then has a row of maps per section.
     force
         Replace files that exist.
     """
     check_outputs([out, markers, out_h5ad, plot], force=force)
     check_endings(objects=[out_h5ad], tables=[out, markers], pictures=[plot])
     adata, sets = read_data(spots), None if signatures is None else _read_sets(signatures)
+    sections = checked_sections(adata, library_key)
     from unmix import get, pl, tl
 
     tl.starfysh_archetypes(
@@ -87,7 +92,7 @@ def archetypes(
             (out, table(shares)),
             (markers, table(get.markers(adata))),
             (out_h5ad, h5ad(adata)),
-            (plot, picture(draw, adata)),
+            (plot, picture(draw, adata, **sections)),
         ]
     )
 

@@ -6,6 +6,7 @@ from typing import Literal
 from unmix.cli._files import (
     check_endings,
     check_outputs,
+    checked_sections,
     h5ad,
     picture,
     read_reference,
@@ -35,6 +36,7 @@ def deconvolve(
     n_jobs: int | None = None,
     out_h5ad: Path | None = None,
     plot: Path | None = None,
+    library_key: str | None = None,
     force: bool = False,
 ) -> None:
     """Cell-type proportions of spots or bulk samples.
@@ -79,12 +81,15 @@ def deconvolve(
         AnnData with all results to write.
     plot
         Picture to write: maps where there are coordinates, bars where there are none.
+    library_key
+        Column of obs with the section of every spot; the picture then has a row of maps per section.
     force
         Replace files that exist.
     """
     check_outputs([out, out_h5ad, plot], force=force)
     check_endings(objects=[out_h5ad], tables=[out], pictures=[plot])
     adata, cells = read_samples(spots), read_reference(reference)
+    sections = checked_sections(adata, library_key)
     from unmix import get, pl, tl
 
     tl.deconvolve(
@@ -107,6 +112,6 @@ def deconvolve(
         [
             (out, table(get.proportions(adata, tidy=tidy))),
             (out_h5ad, h5ad(adata)),
-            (plot, picture(pl.proportions, adata)),
+            (plot, picture(pl.proportions, adata, **sections)),
         ]
     )

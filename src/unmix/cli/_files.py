@@ -147,6 +147,25 @@ def check_endings(
                 raise FileProblem(msg)
 
 
+def checked_sections(adata: "AnnData", library_key: str | None) -> dict[str, str]:
+    """Return what maps are told of sections; refuse, before any work starts, a column that does not tell them apart.
+
+    Raises
+    ------
+    FileProblem
+        If there are no coordinates to draw maps with.
+    """
+    if library_key is None:
+        return {}
+    if "spatial" not in adata.obsm:
+        msg = "--library-key is for maps of the tissue, and there are no coordinates in obsm/spatial."
+        raise FileProblem(msg)
+    from unmix.pl._sections import spots_by_section
+
+    spots_by_section(adata, library_key)
+    return {"library_key": library_key}
+
+
 def write_outputs(outputs: Sequence[tuple[Path | None, Callable[[Path], Any]]]) -> None:
     """Write what was asked for, each file whole or not at all, and say so.
 

@@ -15,6 +15,7 @@ def report(
     key: list[str] | None = None,
     obs: list[str] | None = None,
     basis: str | None = None,
+    library_key: str | None = None,
     title: str | None = None,
     force: bool = False,
 ) -> None:
@@ -36,6 +37,8 @@ def report(
         Column of obs to show and colour by too; may be given several times.
     basis
         Coordinates in obsm; by default "spatial", or an embedding where there is no tissue.
+    library_key
+        Column of obs with the section of every spot; sections then lie side by side.
     title
         Heading of the page; by default the name of the file that was read.
     force
@@ -45,5 +48,6 @@ def report(
     adata = read_one(file, modality)
     from unmix._report import report as write_report
 
-    write_report(adata, out, keys=key, obs=obs or [], basis=basis, title=title if title is not None else file.stem)
+    heading = title if title is not None else file.stem
+    write_report(adata, out, keys=key, obs=obs or [], basis=basis, library_key=library_key, title=heading)
     sys.stdout.write(f"wrote {out}\n")

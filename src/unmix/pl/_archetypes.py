@@ -9,7 +9,7 @@ from anndata import AnnData
 from unmix._adata.arguments import checked
 from unmix.get import archetypes as get_archetypes
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, panels
-from unmix.pl._tissue import draw_maps, tissue
+from unmix.pl._tissue import draw_maps, tissues
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ def archetypes(
     key: str = "archetypes",
     proportions: bool = False,
     basis: str = "spatial",
+    library_key: str | None = None,
     library_id: str | None = None,
     vmax: float | Literal["shared"] | None = None,
     cmap: str = "viridis",
@@ -47,14 +48,20 @@ def archetypes(
         Whether to draw the shares of types and novel archetypes instead.
     basis
         Key of the coordinates in `obsm`.
+    library_key
+        Column of `obs` with the section of every spot, in objects that hold several (squidpy's name for it). Sections are
+        then drawn one by one, each over its own image `uns["spatial"][section]` where there is one: a row of maps per
+        section, a column per archetype or type, with the same scale in all sections.
     library_id
-        Which image of `uns["spatial"]` to draw under the spots; `None` for the only one.
+        Which image of `uns["spatial"]` to draw under the spots; `None` for the only one. With `library_key`, the one section
+        to draw.
     vmax
-        Weight at the top of the colour scale: a number, `"shared"` for the largest of all maps, `None` for each map's own.
+        Weight at the top of the colour scale: a number, `"shared"` for the largest of all maps, `None` for the largest of
+        each archetype or type.
     cmap
         Colour map.
     ax
-        Axes to draw in, one per map.
+        Axes to draw in, one per map, section after section.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -62,12 +69,19 @@ def archetypes(
 
     Returns
     -------
-    The axes, one per map.
+    The axes, one per map, section after section.
 
     Raises
     ------
     KeyError
-        If there is no such result or there are no coordinates.
+        If there is no such result, or there are no coordinates or no such column or section.
+    ValueError
+        If a spot has no section, or `ax` does not hold one Axes per map.
+
+    Warns
+    -----
+    SectionsWarning
+        If `uns["spatial"]` holds several sections, whose spots lie on top of each other without `library_key`.
 
     Examples
     --------
@@ -79,7 +93,8 @@ def archetypes(
     """
     table = get_archetypes(adata, key=key, what="proportions" if proportions else "weights")
     label = "share" if proportions else "weight"
-    axes = draw_maps(tissue(adata, basis, library_id), table, label, vmax=vmax, cmap=cmap, ax=ax)
+    places = tissues(adata, basis, library_key=library_key, library_id=library_id)
+    axes = draw_maps(places, table, label, vmax=vmax, cmap=cmap, ax=ax)
     finish(axes, ours=ax is None, show=show, save=save)
     return axes
 

@@ -13,7 +13,7 @@ from unmix._adata.arguments import checked
 from unmix._adata.stored import stored_entry, stored_table
 from unmix.get import proportions as get_proportions
 from unmix.pl._canvas import LABEL, MISSING, TICK, TITLE, finish, legend, palette, panels, short
-from unmix.pl._tissue import Tissue, draw_maps, draw_spots, tissue
+from unmix.pl._tissue import Tissue, draw_maps, draw_spots, tissues, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ def proportions(
     types: Sequence[str] | None = None,
     as_rna: bool | None = None,
     basis: str = "spatial",
+    library_key: str | None = None,
     library_id: str | None = None,
     vmax: float | Literal["shared"] | None = None,
     cmap: str = "viridis",
@@ -58,15 +59,20 @@ def proportions(
         Shares of RNA or of cells, as in :func:`unmix.get.proportions`.
     basis
         Key of the coordinates in `obsm`.
+    library_key
+        Column of `obs` with the section of every spot, in objects that hold several (squidpy's name for it). Sections are
+        then drawn one by one, each over its own image `uns["spatial"][section]` where there is one: a row of maps per
+        section, a column per type, with the same scale in all sections.
     library_id
-        Which image of `uns["spatial"]` to draw under the spots; `None` for the only one.
+        Which image of `uns["spatial"]` to draw under the spots; `None` for the only one. With `library_key`, the one section
+        to draw.
     vmax
         Proportion at the top of the colour scale: a number, `"shared"` for the largest of all types, `None` for each
         type's own largest.
     cmap
         Colour map of the maps.
     ax
-        Axes to draw in, one per panel.
+        Axes to draw in, one per panel, section after section.
     show
         Whether to show the figure; `None` shows it in interactive sessions, unless it is saved.
     save
@@ -74,14 +80,20 @@ def proportions(
 
     Returns
     -------
-    The axes, one per panel.
+    The axes, one per panel, section after section.
 
     Raises
     ------
     KeyError
-        If there is no such result, or there are no coordinates for a map or no standard errors.
+        If there is no such result, there are no coordinates for a map or no standard errors, or no such column or section.
     ValueError
-        If `kind` or `types` are not among what is allowed, or `ax` does not hold one Axes per panel.
+        If `kind` or `types` are not among what is allowed, a spot has no section, sections are asked for with bars, or `ax`
+        does not hold one Axes per panel.
+
+    Warns
+    -----
+    SectionsWarning
+        If `uns["spatial"]` holds several sections, whose spots lie on top of each other in maps without `library_key`.
 
     Notes
     -----
@@ -95,6 +107,13 @@ def proportions(
     >>> axes = um.pl.proportions(spots, types=["CD14+ Monocyte", "CD19+ B"], show=False)
     >>> [ax.get_title() for ax in axes]
     ['CD14+ Monocyte', 'CD19+ B']
+
+    Sections in one object:
+
+    >>> spots.obs["section"] = ["left" if x < 5 else "right" for x in spots.obsm["spatial"][:, 0]]
+    >>> axes = um.pl.proportions(spots, types=["CD19+ B"], library_key="section", show=False)
+    >>> [ax.get_title() for ax in axes]
+    ['left: CD19+ B', 'right: CD19+ B']
     """
     entry = stored_entry(adata, key, "deconvolve")
     table = get_proportions(adata, key=key, as_rna=as_rna)
@@ -107,13 +126,18 @@ def proportions(
     unit = "share of RNA" if (entry["fraction_of"] == "RNA" if as_rna is None else as_rna) else "share of cells"
     colours = dict(zip(table.columns, palette(adata, key, list(table.columns)), strict=True))
     if kind == "bars":
+        if library_key is not None:
+            msg = "`library_key` is for maps; give the observations of one section to draw its bars."
+            raise ValueError(msg)
         axes = [_bars(table[chosen], unit, colours, ax)]
-    elif kind == "top":
-        axes = [_top(table[chosen], tissue(adata, basis, library_id), colours, ax)]
     else:
         if kind == "se":
             table, unit = _errors(adata, key, entry, as_rna), f"standard error, {unit}"
-        axes = draw_maps(tissue(adata, basis, library_id), table[chosen], unit, vmax=vmax, cmap=cmap, ax=ax)
+        places = tissues(adata, basis, library_key=library_key, library_id=library_id)
+        if kind == "top":
+            axes = _top(table[chosen], places, colours, ax)
+        else:
+            axes = draw_maps(places, table[chosen], unit, vmax=vmax, cmap=cmap, ax=ax)
     finish(axes, ours=ax is None, show=show, save=save)
     return axes
 
@@ -139,22 +163,26 @@ def _errors(adata: AnnData, key: str, entry: dict, as_rna: bool | None) -> pd.Da
     return stored_table(adata, key + keys.SE, entry["names"])
 
 
-def _top(table: pd.DataFrame, place: Tissue, colours: dict[str, str], ax: "Axes | Sequence[Axes] | None") -> "Axes":
-    """Draw the largest type of every spot."""
+def _top(
+    table: pd.DataFrame, places: list[Tissue], colours: dict[str, str], ax: "Axes | Sequence[Axes] | None"
+) -> "list[Axes]":
+    """Draw the largest type of every spot, section by section, with one legend for all."""
     from matplotlib.patches import Patch
 
-    panel = panels(ax, 1, size=5, aspect=place.aspect)[0]
-    fitted = table.notna().all(axis=1).to_numpy()
-    largest = table.to_numpy()[fitted].argmax(axis=1)
-    faces = np.full(len(table), MISSING, dtype=object)
-    faces[fitted] = [colours[table.columns[k]] for k in largest]
-    draw_spots(panel, place, facecolors=list(faces))
-    shown = [name for k, name in enumerate(table.columns) if (largest == k).any()]
-    handles = [Patch(color=colours[name], label=name) for name in shown]
-    handles += [Patch(color=MISSING, label="not fitted")] if not fitted.all() else []
-    legend(panel, handles)
-    panel.set_title("Largest type of every spot", fontsize=TITLE)
-    return panel
+    axes = panels(ax, len(places), size=5 if len(places) == 1 else 4, aspect=max(place.aspect for place in places))
+    fitted, largest = table.notna().all(axis=1).to_numpy(), np.full(len(table), -1)
+    largest[fitted] = table.to_numpy()[fitted].argmax(axis=1)
+    faces = np.array([*(colours[name] for name in table.columns), MISSING], dtype=object)[largest]
+    for panel, place in zip(axes, places, strict=True):
+        draw_spots(panel, place, facecolors=list(faces[place.rows]))
+        panel.set_title(
+            titled(place, "largest type" if place.section else "Largest type of every spot"), fontsize=TITLE
+        )
+    drawn = np.concatenate([largest[place.rows] for place in places])
+    handles = [Patch(color=colours[name], label=name) for k, name in enumerate(table.columns) if (drawn == k).any()]
+    handles += [Patch(color=MISSING, label="not fitted")] if (drawn < 0).any() else []
+    legend(axes[min(len(axes), 4) - 1], handles)
+    return axes
 
 
 def _bars(table: pd.DataFrame, unit: str, colours: dict[str, str], ax: "Axes | Sequence[Axes] | None") -> "Axes":

@@ -1,7 +1,7 @@
 """Maps: one disc per spot at its place in the tissue, over the tissue's image where there is one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix.pl._canvas import LABEL, MISSING, TITLE, colour_bar, panels, wrapped
+from unmix.pl._sections import libraries, spots_by_section, warn_of_overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,16 +18,24 @@ if TYPE_CHECKING:
 
 LARGEST = 1e100
 """Coordinates from here on leave no digit for a margin."""
+WIDEST = 100.0
+"""Inches of the widest row of maps, as far as letters leave them room."""
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Where the spots lie, how large they are, and what lies under them."""
+    """Where the spots of a section lie, how large they are, and what lies under them."""
 
     basis: str
     xy: np.ndarray
     diameter: float
     image: tuple[np.ndarray, float] | None = None
+    spot: float = 0.0
+    """Diameter of a spot as the scale factors have it; 0 where they do not."""
+    section: str | None = None
+    """Its name, where sections are told apart."""
+    rows: "np.ndarray | slice" = field(default_factory=lambda: slice(None))
+    """Which observations its spots are."""
 
     @property
     def aspect(self) -> float:
@@ -35,16 +44,34 @@ class Tissue:
         return float(extent[1] / extent[0]) if extent.min() > 0 else 1.0
 
 
-def tissue(adata: AnnData, basis: str, library_id: str | None = None) -> Tissue:
-    """Read coordinates (`obsm[basis]`) and the image (`uns["spatial"]`, where scanpy and squidpy keep it).
+def tissues(
+    adata: AnnData, basis: str, *, library_key: str | None = None, library_id: str | None = None
+) -> list[Tissue]:
+    """Read where spots lie: section by section with `library_key`, one of them with `library_id` too, else all in one.
 
     Raises
     ------
     KeyError
-        If there are no coordinates or no library of this name.
+        If there are no coordinates, no such column, or no section or library of this name.
     ValueError
-        If there are no spots, or coordinates are not finite, or there is one only.
+        If there are no spots, coordinates are not finite, or there is one only, or a spot has no section.
+
+    Warns
+    -----
+    SectionsWarning
+        If spots of several sections lie on top of each other.
     """
+    xy = _coordinates(adata, basis)
+    if library_key is not None:
+        found = spots_by_section(adata, library_key, library_id).items()
+        return [_tissue(basis, xy[rows], libraries(adata).get(name), name, rows) for name, rows in found]
+    if library_id is None and basis == "spatial":
+        warn_of_overlay(adata)
+    return [_tissue(basis, xy, _library(adata, library_id) if basis == "spatial" else None)]
+
+
+def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
+    """Return the coordinates in `obsm[basis]`, (n_obs, 2)."""
     if basis not in adata.obsm:
         msg = f"`basis` {basis!r} is not in obsm, so there is no map to draw on; there are {sorted(adata.obsm)}."
         raise KeyError(msg)
@@ -59,23 +86,28 @@ def tissue(adata: AnnData, basis: str, library_id: str | None = None) -> Tissue:
     if len(xy) == 0 or not (np.abs(xy) < LARGEST).all():
         msg = f"the coordinates in obsm[{basis!r}] must be finite and below {LARGEST:g}."
         raise ValueError(msg if len(xy) else "there are no spots to draw.")
-    library = _library(adata, library_id) if basis == "spatial" else {}
-    factors = library.get("scalefactors", {})
-    image = _image(library)
-    diameter = float(factors.get("spot_diameter_fullres", 0)) if image is not None else 0.0
-    return Tissue(basis, xy, diameter or _spacing(xy), image)
+    return xy
 
 
-def _library(adata: AnnData, library_id: str | None) -> dict[str, Any]:
+def _tissue(
+    basis: str, xy: np.ndarray, library: Any, section: str | None = None, rows: "np.ndarray | slice" = slice(None)
+) -> Tissue:
+    """Return a section over the image of its library."""
+    library = library if basis == "spatial" and isinstance(library, dict) else {}
+    image, spot = _image(library), float((library.get("scalefactors") or {}).get("spot_diameter_fullres", 0))
+    diameter = (spot if image is not None else 0) or _spacing(xy)
+    return Tissue(basis, xy, diameter, image, spot, section, rows)
+
+
+def _library(adata: AnnData, library_id: str | None) -> Any:
     """Return the only library, or the one that is named; nothing where the choice is open."""
-    libraries = adata.uns.get("spatial")
-    libraries = libraries if isinstance(libraries, dict) else {}
+    known = libraries(adata)
     if library_id is not None:
-        if library_id not in libraries:
-            msg = f"`library_id` {library_id!r} is not in uns['spatial']; there are {sorted(libraries)}."
+        if library_id not in known:
+            msg = f"`library_id` {library_id!r} is not in uns['spatial']; there are {sorted(known)}."
             raise KeyError(msg)
-        return libraries[library_id]
-    return next(iter(libraries.values())) if len(libraries) == 1 else {}
+        return known[library_id]
+    return next(iter(known.values())) if len(known) == 1 else None
 
 
 def _image(library: dict[str, Any]) -> tuple[np.ndarray, float] | None:
@@ -138,7 +170,7 @@ def _colour_map(cmap: Any) -> Any:
 
 
 def draw_maps(
-    place: Tissue,
+    places: Sequence[Tissue],
     table: pd.DataFrame,
     label: str,
     *,
@@ -146,22 +178,36 @@ def draw_maps(
     cmap: Any,
     ax: "Axes | Sequence[Axes] | None",
 ) -> "list[Axes]":
-    """Draw one map per column; spots that could not be fitted are grey."""
+    """Draw a row of maps per section and in it one map per column; spots that could not be fitted are grey.
+
+    The scale of a column is the same in all sections.
+    """
     from matplotlib.patches import Patch
 
     colours = _colour_map(cmap)
-    axes = panels(ax, table.shape[1], aspect=0.8 * place.aspect + 0.12)
-    top = _largest(table.to_numpy()) if vmax == "shared" else vmax
-    for panel, name in zip(axes, table.columns, strict=True):
-        values = table[name].to_numpy(dtype=float)
-        spots = draw_spots(panel, place, array=np.ma.masked_invalid(values), cmap=colours)
-        spots.set_clim(0, top if top is not None else _largest(values))
-        panel.set_title(wrapped(name), fontsize=TITLE)
-        colour_bar(panel, spots, label, shrink=0.85)
-    if missing := int(table.isna().any(axis=1).sum()):
-        handles = [Patch(color=MISSING, label=f"not fitted: {missing}")]
-        axes[0].legend(handles=handles, loc="upper left", frameon=False, fontsize=LABEL, bbox_to_anchor=(0, -0.06))
+    columns = table.shape[1] if len(places) > 1 and table.shape[1] > 1 else 4
+    size, aspect = min(3.2, WIDEST / columns), 0.8 * max(place.aspect for place in places) + 0.12
+    axes = panels(ax, len(places) * table.shape[1], columns=columns, size=size, aspect=aspect)
+    parts = [table.iloc[place.rows] for place in places]
+    drawn = np.concatenate([part.to_numpy(dtype=float) for part in parts])
+    top = _largest(drawn) if vmax == "shared" else vmax
+    tops = [_largest(drawn[:, k]) if top is None else top for k in range(drawn.shape[1])]
+    for row, (place, part) in enumerate(zip(places, parts, strict=True)):
+        own = axes[row * table.shape[1] :][: table.shape[1]]
+        for panel, name, most in zip(own, table.columns, tops, strict=True):
+            spots = draw_spots(panel, place, array=np.ma.masked_invalid(part[name].to_numpy(dtype=float)), cmap=colours)
+            spots.set_clim(0, most)
+            panel.set_title(titled(place, str(name)), fontsize=TITLE)
+            colour_bar(panel, spots, label, shrink=0.85)
+        if missing := int(part.isna().any(axis=1).sum()):
+            handles = [Patch(color=MISSING, label=f"not fitted: {missing}")]
+            own[0].legend(handles=handles, loc="upper left", frameon=False, fontsize=LABEL, bbox_to_anchor=(0, -0.06))
     return axes
+
+
+def titled(place: Tissue, name: str) -> str:
+    """Return the title of a map, with the section where there are several."""
+    return wrapped(name if place.section is None else f"{place.section}: {name}")
 
 
 def _largest(values: np.ndarray) -> float:

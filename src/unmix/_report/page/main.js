@@ -122,14 +122,16 @@ function describe() {
   byId("about").textContent = `${page.n_obs.toLocaleString("en")} ${what}, ${page.n_vars.toLocaleString("en")} genes`;
   byId("footer").textContent = `Made by unmix ${page.version} on ${page.written}. Everything on this page is in this one file.`;
   const canvas = byId("canvas");
-  canvas.setAttribute("aria-label", state.place ? `Map of all ${what}` : "Bars of the observations in the open page of the table");
+  const sections = (state.place?.labels ?? []).map((label) => label.name);
+  const among = sections.length ? `, in sections: ${sections.join(", ")}` : "";
+  canvas.setAttribute("aria-label", state.place ? `Map of all ${what}${among}` : "Bars of the observations in the open page of the table");
   const [hands, keys] = state.place
     ? ["Drag to move, scroll or pinch to zoom.", " Keys: arrows go from spot to spot, Shift and arrows move, + and − zoom, 0 shows everything, Escape lets go."]
     : ["These are the rows of the table below, in its order: sort, filter and turn the page there.", " Keys: arrows go from bar to bar, Escape lets go."];
   byId("keys").append(hands, make("span", { class: "keyboard" }, keys));
   byId("choices-title").textContent = state.place ? "Colour the tissue by" : "Colour the bars by";
   if (state.place && state.place.basis !== "spatial") byId("choices-title").textContent = `Colour the map (${state.place.basis}) by`;
-  byId("image-row").hidden = !state.place?.image;
+  byId("image-row").hidden = !state.place?.images.length;
   byId("look").hidden = !state.place;
   byId("size-row").hidden = byId("opacity-row").hidden = byId("zooms").hidden = !state.place;
   document.body.classList.toggle("bars", !state.place);

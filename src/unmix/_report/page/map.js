@@ -16,10 +16,12 @@ async function drawMap() {
     plot: model("map"), spots: model("spots"), discs: model("discs"), colours: model("colours"),
     rings: { pointed: model("pointed"), chosen: model("chosen") }, picture: model("picture"),
   });
-  if (place.image) {
-    const { uri, width, height } = place.image;
-    model("image").data = { uri: [uri], w: [width], h: [height] };
-  }
+  const column = (list, name) => list.map((item) => item[name]);
+  model("images").data = {
+    uri: column(place.images, "uri"), x: column(place.images, "x"), y: column(place.images, "y"),
+    w: column(place.images, "width"), h: column(place.images, "height"),
+  };
+  model("labels").data = { x: column(place.labels, "x"), y: column(place.labels, "y"), name: column(place.labels, "name") };
   map.spots.data = { x: map.x, y: map.y, value: new Float32Array(map.x.length) };
   sizeSpots(1);
   for (const side of ["inner_width", "inner_height"]) map.plot.properties[side].change.connect(keepShape);
@@ -38,12 +40,19 @@ function hasGraphicsCard() {
   return location.hash === "#webgl" || !/swiftshader|llvmpipe|software|basic render/i.test(by);
 }
 
+// What the spots take up with a margin, and the names of sections above them.
+function bounds() {
+  const { diameter, labels } = state.page.place;
+  const [left, right] = extremes(map.x);
+  const [top, bottom] = extremes([...extremes(map.y), ...labels.flatMap(({ y, height }) => [y - height / 2, y + height / 2])]);
+  return { left: left - diameter, right: right + diameter, top: top - diameter, bottom: bottom + diameter };
+}
+
 // As high as the tissue asks for, within reason.
 function shapeCanvas() {
   const canvas = byId("canvas");
-  const [left, right] = extremes(map.x), [top, bottom] = extremes(map.y);
-  const margin = 2 * state.page.place.diameter;
-  const wanted = (canvas.clientWidth * (bottom - top + margin)) / (right - left + margin);
+  const { left, right, top, bottom } = bounds();
+  const wanted = (canvas.clientWidth * (bottom - top)) / (right - left);
   canvas.style.height = `${Math.round(Math.min(Math.max(wanted, 280), Math.max(0.72 * window.innerHeight, 380)))}px`;
 }
 
@@ -83,11 +92,10 @@ function looking() {
 }
 
 function showAll() {
-  const [left, right] = extremes(map.x), [top, bottom] = extremes(map.y);
+  const { left, right, top, bottom } = bounds();
   const { width, height } = frame();
-  const margin = 2 * state.page.place.diameter;
   map.width = width;
-  look((left + right) / 2, (top + bottom) / 2, Math.max((right - left + margin) / width, (bottom - top + margin) / height));
+  look((left + right) / 2, (top + bottom) / 2, Math.max((right - left) / width, (bottom - top) / height));
   map.whole = sides();
 }
 
