@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from unmix._settings import progress
-from unmix.core.networks import Batch, Design, Network, Workers
+from unmix.core.networks import UNSCORED, Batch, Design, Network, Workers
 from unmix.core.recorded import Recorded
 from unmix.core.team import current_team
 from unmix.core.training import (
@@ -135,15 +135,16 @@ def initial_weights(design: Design, genes: Genes, seed: int) -> dict[str, np.nda
     with torch.no_grad():
         bias = net.head.bias
         if design.likelihood == "gaussian":
-            bias[:G] = torch.as_tensor(genes.mean)
-            log_theta = -torch.as_tensor(np.log(genes.variance + 1e-6)).float()
+            bias[:G] = torch.as_tensor(genes.blank)
+            log_theta = torch.as_tensor(np.where(genes.varies, 0.0, UNSCORED)).float()
         else:
             bias[:G] = torch.as_tensor(np.log(genes.mean + 1e-6))
         if design.inflated and design.dropout == "gene-cell":
             bias[G : 2 * G] = -3.0
         if design.dispersion == "gene-cell":
             bias[-G:] = log_theta
-        net.log_dispersion.data += log_theta.mean() if design.dispersion == "shared" else log_theta
+        one = log_theta[log_theta > UNSCORED]
+        net.log_dispersion.data += (one.mean() if len(one) else 0.0) if design.dispersion == "shared" else log_theta
         net.tie[1] = -3.0
     return _arrays(net.state_dict())
 
@@ -234,7 +235,8 @@ class Trainer:
         )
         self.n_jobs, self.team = n_jobs, current_team()
         batch = make_batch(take_rows(rows.X, held), rows, held, genes)
-        self.validation = blind_folds(batch, design.n_vars, np.random.default_rng(4))
+        self.blank = None if rows.counts else genes.blank
+        self.validation = blind_folds(batch, design.n_vars, np.random.default_rng(4), self.blank)
         self.max_epochs = options.max_epochs or int(np.clip(2_000_000 // max(len(train), 1), 5, 200))
 
     def run(self, state: State, on_epoch: Callable[[State], None] | None) -> Fit:
@@ -301,7 +303,7 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.net.device)
         step, width = self.recorded or self._step, self.design.n_latent if self.design.kind == "vae" else 0
         for part in batches(self.rows, self.train, self.genes, self.options.batch_size, rng, self.team):
-            batch = masked(part.batch, self.options.mask, rng, self.team)
+            batch = masked(part.batch, self.options.mask, rng, self.team, self.blank)
             noise = rng.standard_normal((part.n, width), dtype=np.float32)[part.rows]
             total += step(batch, noise, weight, part.n)  # no number is asked for: a GPU would have to be waited for
         return self.team.total(float(total)) / len(self.train)

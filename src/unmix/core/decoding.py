@@ -87,7 +87,7 @@ def _project_block(
     batch = make_batch(block, rows, at, genes)
     z, log_var = net.encode(batch)
     h = net.decode(z, batch.codes)
-    nll = net.row_losses(h, batch)
+    nll = net.row_losses(h, batch) + (0.0 if rows.counts else np.log(genes.input_scale[genes.varies]).sum())
     result = np.column_stack([z.cpu().numpy(), log_var.exp().cpu().numpy(), nll]).astype(np.float32)
     result[~rows.used_at(at)] = np.nan
     if not scored.any():
@@ -155,7 +155,9 @@ def _denoise_block(block: Block, at: np.ndarray, net: Network, rows: Rows, genes
     if wanted.conditions is not None:
         batch = replace(batch, batch=wanted.conditions.batch[at], codes=wanted.conditions.codes[at])
     params = net.parameters_of(net.decode(z, batch.codes), batch, wanted.genes)
-    mean = params[0] if net.design.likelihood == "gaussian" else params[0].exp()
+    real = net.design.likelihood == "gaussian"
+    unit = torch.as_tensor(genes.input_scale if wanted.genes is None else genes.input_scale[wanted.genes])
+    mean = params[0] * unit.to(params[0].device) if real else params[0].exp()
     if wanted.dropout and net.design.inflated:
         mean = mean * torch.sigmoid(-params[2])
     result = mean.cpu().numpy()

@@ -16,6 +16,8 @@ from unmix.core.team import BatchNorm, Team
 
 BOUNDS = np.log(np.array([1e-6, 1e6, 1e-4, 1e8])).astype(np.float32)
 """Smallest and largest log mean of a cell of median size, and log dispersion."""
+UNSCORED = 2 * float(BOUNDS[2])
+"""Log precision of a gene that does not vary: below the bounds, so that it stays there, and its entries are not scored."""
 SHARD = 64
 """Rows that one thread takes at a time; fixed, so that results do not depend on the number of threads."""
 
@@ -352,12 +354,13 @@ class Network(nn.Module):
         return np.concatenate(losses)
 
     def log_prob(self, h: Tensor, batch: Batch, genes: np.ndarray | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the elementwise log-likelihood and the parameters."""
+        """Return the elementwise log-likelihood (0 for real values that do not vary) and the parameters."""
         width = self.design.n_vars if genes is None else len(genes)
         index = self.to_device(batch.positions(width))
         params = self.parameters_of(h, batch, genes)
         shape = torch.Size((batch.n, width))
-        return log_prob_nonzero(index, self.to_device(batch.counts), shape, self.design.likelihood, *params), params
+        logp = log_prob_nonzero(index, self.to_device(batch.counts), shape, self.design.likelihood, *params)
+        return logp * (params[1] > BOUNDS[2]) if self.design.likelihood == "gaussian" else logp, params
 
     def loss(self, h: Tensor, batch: Batch) -> Tensor:
         """Return the summed negative log-likelihood (the ridge on dropout enters the gradient)."""

@@ -41,6 +41,16 @@ class Genes:
     that genes weigh as much as they vary; where values are no counts, the gene's own standard deviation."""
     median_total: float
 
+    @property
+    def varies(self) -> np.ndarray:
+        """Whether values that are no counts differ between cells, by more than rounding."""
+        return np.sqrt(self.variance) > 1e-6 * np.abs(self.mean)
+
+    @property
+    def blank(self) -> np.ndarray:
+        """Return the genes' mean inputs, where values are no counts: what stands for those that are hidden."""
+        return (self.mean / self.input_scale).astype(np.float32)
+
     def log_dispersion(self) -> np.ndarray:
         """Return log theta by moments: excess variance of size-scaled counts is mean^2 / theta."""
         excess = self.variance - self.mean * self.inverse_size
@@ -79,11 +89,12 @@ def gene_moments(rows: Rows, n_jobs: int = 1) -> Genes:
     mean, square, y_mean, y_square = (s / n for s in sums)
     variances = np.maximum(y_square - y_mean**2, 0)
     scale = np.sqrt(np.full_like(variances, variances.mean()) if rows.counts else variances)
+    least = 1e-8 if rows.counts else 1e-6 * np.abs(mean)
     return Genes(
         mean,
         np.maximum(square - mean**2, 0),
         float(np.mean(1 / sizes[rows.used])),
-        np.where(scale > 1e-8, scale, 1.0).astype(np.float32),
+        np.where(scale > least, scale, 1.0).astype(np.float32),
         median,
     )
 
@@ -97,7 +108,10 @@ def _block_moments(block: Block, sizes: np.ndarray, used: np.ndarray, counts: bo
 
 
 def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
-    """Return rows of X, found at positions `at`, as a batch; a zero that is stored is one as any other, maybe dropped out."""
+    """Return rows of X, found at positions `at`, as a batch; a zero that is stored is one as any other, maybe dropped out.
+
+    Values that are no counts are in units of the gene's standard deviation, whatever theirs is.
+    """
     x = sparse.csr_array(as_block(block))
     if not x.data.all():
         x = x.copy()
@@ -107,11 +121,12 @@ def make_batch(block: Any, rows: Rows, at: np.ndarray, genes: Genes) -> Batch:
     size = size if rows.counts else np.ones(len(at))
     per_count = np.repeat(size, np.diff(x.indptr)).astype(np.float32)
     inputs = (np.log1p(counts / per_count) if rows.counts else counts) / genes.input_scale[x.indices]
+    inputs = inputs.astype(np.float32)
     return Batch(
         x.indptr.astype(np.int64),
         x.indices.astype(np.int64),
-        counts,
-        inputs.astype(np.float32),
+        counts if rows.counts else inputs,
+        inputs,
         np.log(size).astype(np.float32),
         rows.batch[at],
         rows.codes[at],
@@ -130,13 +145,23 @@ def split_rows(
     return np.setdiff1d(order, held), np.sort(held)
 
 
-def masked(batch: Batch, share: float, rng: np.random.Generator, team: Team = ALONE) -> Batch:
+def masked(
+    batch: Batch, share: float, rng: np.random.Generator, team: Team = ALONE, blank: np.ndarray | None = None
+) -> Batch:
     """Hide a random share of the counts from the encoder; the inputs that remain stand for all."""
     if share == 0:
         return batch
     start, n = team.before(len(batch.inputs))
     keep = rng.random(n, dtype=np.float32)[start : start + len(batch.inputs)] >= share
-    return replace(batch, inputs=batch.inputs * (keep * np.float32(1 / (1 - share))))
+    return replace(batch, inputs=_shown(batch, keep * np.float32(1 / (1 - share)), blank))
+
+
+def _shown(batch: Batch, weight: np.ndarray, blank: np.ndarray | None) -> np.ndarray:
+    """Return inputs times weights; where values are no counts, which are about any mean, their differences from it."""
+    if blank is None:
+        return batch.inputs * weight
+    mean = blank[batch.indices]
+    return mean + weight * (batch.inputs - mean)
 
 
 @dataclass(frozen=True)
@@ -148,18 +173,19 @@ class Blind:
     """Columns that the encoder does not see, in ascending order."""
     target: Batch
     """The rows in these columns."""
+    blank: np.ndarray | None = None
+    """What stands for a hidden input, where values are no counts."""
 
     @property
     def visible(self) -> Batch:
         """Return the rows as the encoder sees them."""
         scale = np.ones(int(max(self.batch.indices.max(initial=0), self.genes.max())) + 1, np.float32)
         scale[self.genes] = 0
-        return replace(
-            self.batch, inputs=self.batch.inputs * scale[self.batch.indices] * np.float32(1 / (1 - 1 / FOLDS))
-        )
+        weight = scale[self.batch.indices] * np.float32(1 / (1 - 1 / FOLDS))
+        return replace(self.batch, inputs=_shown(self.batch, weight, self.blank))
 
 
-def blind_folds(batch: Batch, n_vars: int, rng: np.random.Generator) -> list[Blind]:
+def blind_folds(batch: Batch, n_vars: int, rng: np.random.Generator, blank: np.ndarray | None = None) -> list[Blind]:
     """Cut the genes into `FOLDS` parts, each to be predicted from the others."""
     counts = sparse.csr_array((batch.counts, batch.indices, batch.indptr), shape=(batch.n, n_vars))
     folds = []
@@ -171,7 +197,7 @@ def blind_folds(batch: Batch, n_vars: int, rng: np.random.Generator) -> list[Bli
             batch, indptr=part.indptr.astype(np.int64), indices=part.indices.astype(np.int64), counts=part.data,
             inputs=part.data,
         )  # fmt: skip
-        folds.append(Blind(batch, genes, target))
+        folds.append(Blind(batch, genes, target, blank))
     return folds
 
 

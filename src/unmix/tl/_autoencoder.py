@@ -64,7 +64,7 @@ def autoencoder(
         `"ae"`: a plain autoencoder. `"vae"`: a variational one, whose coordinates are means of a posterior.
     likelihood
         Of the counts; `"auto"` trains NB and ZINB for a few epochs and goes on with the one that predicts held-out
-        cells better. `"gaussian"` takes any real values.
+        cells better. `"gaussian"` takes any real values, of any unit; genes that do not vary do not matter.
     dispersion
         What the dispersion depends on.
     dropout
@@ -124,7 +124,8 @@ def autoencoder(
     `obsm["X_" + key_added + "_variance"]`, `obsm["X_" + key_added + "_samples"]` : float32
         With `kind="vae"`: variances of the posterior; with `n_samples`: n_obs x n_samples x n_latent draws.
     `var[key_added + "_dispersion"]` : float
-        Inverse dispersion theta, where it is one number per gene; NaN for genes without counts.
+        Inverse dispersion theta, where it is one number per gene (the precision of real values); NaN for genes without
+        counts, or of one value.
     `var[key_added + "_dropout"]` : float
         With ZINB: probability of dropout, averaged over cells.
     `var[key_added + "_zero_inflation"]` : float

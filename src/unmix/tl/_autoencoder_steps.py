@@ -225,9 +225,10 @@ def slots_of(
         slots.obsm[embedding + keys.VARIANCE] = found.variance
     if n_samples:
         slots.obsm[embedding + keys.SAMPLES] = samples(found, n_samples, seed)
-    silent = (fitted.genes.mean <= 0) & rows.counts
+    silent = fitted.genes.mean <= 0 if rows.counts else ~fitted.genes.varies
     if fitted.design.dispersion == "gene" and fitted.design.likelihood != "poisson":
         theta = np.exp(fitted.weights["log_dispersion"][0].astype(float))
+        theta = theta if rows.counts else theta / fitted.genes.input_scale**2
         slots.var[key + keys.DISPERSION] = np.where(silent, np.nan, theta)
     if found.dropout is not None:
         slots.var[key + keys.DROPOUT] = np.where(silent, np.nan, found.dropout)
