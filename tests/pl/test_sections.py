@@ -68,6 +68,35 @@ def test_every_section_lies_on_its_own_image(spots):
     assert [len(ax.images) for ax in axes] == [1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    "library", [3, {}, {"images": None}, {"images": {"hires": np.ones((9, 9))}, "scalefactors": "x"}]
+)
+def test_a_library_that_is_none_is_no_image(spots, library):
+    spots.uns["spatial"]["late"] = library
+    assert [len(ax.images) for ax in um.pl.proportions(spots, types=TYPES[:1], library_key="section", show=False)] == [
+        1,
+        1,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("value", [None, "wide", 0, -1.0, np.nan, np.inf])
+def test_scale_factors_that_are_none_are_left_out(spots, value):
+    spots.uns["spatial"]["late"]["scalefactors"] = dict.fromkeys(
+        ("tissue_hires_scalef", "spot_diameter_fullres"), value
+    )
+    axes = um.pl.proportions(spots, types=TYPES[:1], library_key="section", show=False)
+    assert [len(ax.images) for ax in axes] == [1, 1, 0]
+    assert axes[2].collections[0].get_widths() == pytest.approx(100.0)
+
+
+def test_one_section_can_be_drawn_where_another_has_no_places(spots):
+    spots.obsm["spatial"][spots.obs["section"] == "late"] = np.nan
+    um.pl.proportions(spots, types=TYPES, library_key="section", library_id="early", show=False)
+    with pytest.raises(ValueError, match="must be finite"):
+        um.pl.proportions(spots, types=TYPES, library_key="section", show=False)
+
+
 @pytest.mark.parametrize("section", ORDER)
 def test_one_section_alone_is_the_picture_of_its_spots(spots, section):
     alone = um.pl.proportions(spots, types=TYPES, library_key="section", library_id=section, show=False)

@@ -20,7 +20,7 @@ class SectionsWarning(UserWarning):
 def libraries(adata: AnnData) -> dict[str, Any]:
     """Return images and scale factors by section: `uns["spatial"]`, where scanpy and squidpy keep them."""
     found = adata.uns.get("spatial")
-    return found if isinstance(found, dict) else {}
+    return {str(name): library for name, library in found.items()} if isinstance(found, dict) else {}
 
 
 def spots_by_section(adata: AnnData, library_key: str, library_id: str | None = None) -> dict[str, np.ndarray]:
@@ -57,7 +57,7 @@ def warn_of_overlay(adata: AnnData) -> None:
     SectionsWarning
         If `uns["spatial"]` holds several sections, unless a column of `obs` shows that all spots are of one.
     """
-    known = set(map(str, libraries(adata)))
+    known = set(libraries(adata))
     if len(known) < 2:
         return
     column, which = "...", "a column of `obs` that names the section of every spot"

@@ -83,9 +83,6 @@ def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
     if xy.shape[1] < 2:
         msg = f"obsm[{basis!r}] has one column; a map needs two coordinates."
         raise ValueError(msg)
-    if len(xy) == 0 or not (np.abs(xy) < LARGEST).all():
-        msg = f"the coordinates in obsm[{basis!r}] must be finite and below {LARGEST:g}."
-        raise ValueError(msg if len(xy) else "there are no spots to draw.")
     return xy
 
 
@@ -93,10 +90,23 @@ def _tissue(
     basis: str, xy: np.ndarray, library: Any, section: str | None = None, rows: "np.ndarray | slice" = slice(None)
 ) -> Tissue:
     """Return a section over the image of its library."""
+    if len(xy) == 0 or not (np.abs(xy) < LARGEST).all():
+        msg = f"the coordinates in obsm[{basis!r}] must be finite and below {LARGEST:g}."
+        raise ValueError(msg if len(xy) else "there are no spots to draw.")
     library = library if basis == "spatial" and isinstance(library, dict) else {}
-    image, spot = _image(library), float((library.get("scalefactors") or {}).get("spot_diameter_fullres", 0))
+    image, spot = _image(library), _factor(library, "spot_diameter_fullres")
     diameter = (spot if image is not None else 0) or _spacing(xy)
     return Tissue(basis, xy, diameter, image, spot, section, rows)
+
+
+def _factor(library: dict[str, Any], name: str) -> float:
+    """Return a scale factor; 0 where there is none."""
+    factors = library.get("scalefactors")
+    try:
+        value = float(factors[name]) if isinstance(factors, dict) else 0.0
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return value if 0 < value < LARGEST else 0.0
 
 
 def _library(adata: AnnData, library_id: str | None) -> Any:
@@ -112,10 +122,10 @@ def _library(adata: AnnData, library_id: str | None) -> Any:
 
 def _image(library: dict[str, Any]) -> tuple[np.ndarray, float] | None:
     """Return an image and its pixels per unit of the coordinates, if there is one."""
-    images, factors = library.get("images") or {}, library.get("scalefactors") or {}
+    images = library.get("images") or {}
     for resolution in ("hires", "lowres"):
-        if resolution in images and f"tissue_{resolution}_scalef" in factors:
-            return np.asarray(images[resolution]), float(factors[f"tissue_{resolution}_scalef"])
+        if resolution in images and (per_unit := _factor(library, f"tissue_{resolution}_scalef")):
+            return np.asarray(images[resolution]), per_unit
     return None
 
 
