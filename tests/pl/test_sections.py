@@ -110,6 +110,14 @@ def test_one_section_alone_is_the_picture_of_its_spots(spots, section):
         same(one, other)
 
 
+def test_a_long_name_stands_on_lines_of_its_own(spots):
+    spots.obs["section"] = spots.obs["section"].cat.rename_categories(
+        {"late": "the third section of patient number 12"}
+    )
+    titles = [ax.get_title() for ax in um.pl.proportions(spots, types=TYPES[1:2], library_key="section", show=False)]
+    assert titles == ["early: CD19+ B", "middle: CD19+ B", "the third section of patient\nnumber 12:\nCD19+ B"]
+
+
 def test_scales_are_shared_by_all_or_given(spots):
     table = um.get.proportions(spots)[TYPES]
     for vmax, most in (("shared", table.to_numpy().max()), (0.3, 0.3)):

@@ -148,6 +148,17 @@ def test_embeddings_and_units_that_are_not_known(spots, tmp_path):
         um.report(bare, tmp_path / "none.html", library_key="section")
 
 
+def test_sections_of_known_spots_are_scaled_and_others_are_not(spots, tmp_path):
+    del spots.uns["spatial"]["late"]
+    place = written(spots, tmp_path, library_key="section")["place"]
+    before, sizes = spots.obsm["spatial"], {}
+    for name, (low, high) in boxes(place, spots.obs["section"]).items():
+        sizes[name] = (high - low) / np.ptp(before[spots.obs["section"] == name], axis=0)
+    np.testing.assert_allclose(sizes["early"], 1)
+    np.testing.assert_allclose(sizes["middle"], 250 / 40)
+    np.testing.assert_allclose(sizes["late"], 1)
+
+
 def test_columns_that_name_no_sections_are_refused(spots, tmp_path):
     with pytest.raises(KeyError, match="`library_key` 'slide'"):
         um.report(spots, tmp_path / "none.html", library_key="slide")

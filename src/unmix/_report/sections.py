@@ -13,7 +13,7 @@ from unmix.pl._tissue import Tissue
 def side_by_side(sections: Sequence[Tissue], n_obs: int) -> Place:
     """Lay sections out in rows of a grid, each below its name, at one scale.
 
-    Where the scale factors of all give the size of a spot, spots become equally large; else coordinates keep their unit.
+    Spots become equally large where scale factors give their size; sections without them keep the unit of their coordinates.
     """
     scales = _scales(sections)
     diameters = [s.diameter * scale for s, scale in zip(sections, scales, strict=True)]
@@ -38,7 +38,9 @@ def side_by_side(sections: Sequence[Tissue], n_obs: int) -> Place:
 def _scales(sections: Sequence[Tissue]) -> np.ndarray:
     """Return what the coordinates of every section are multiplied by."""
     spots = np.array([section.spot for section in sections])
-    return spots[0] / spots if (spots > 0).all() else np.ones(len(sections))
+    known = spots[spots > 0]
+    same = np.ones(len(spots))
+    return np.divide(known[0], spots, out=same, where=spots > 0) if len(known) else same
 
 
 def _box(xy: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:

@@ -216,8 +216,11 @@ def draw_maps(
 
 
 def titled(place: Tissue, name: str) -> str:
-    """Return the title of a map, with the section where there are several."""
-    return wrapped(name if place.section is None else f"{place.section}: {name}")
+    """Return the title of a map: what it shows, behind or below the section where there are several."""
+    if place.section is None:
+        return wrapped(name)
+    whole = f"{place.section}: {name}"
+    return whole if wrapped(whole) == whole else f"{wrapped(place.section)}:\n{wrapped(name)}"
 
 
 def _largest(values: np.ndarray) -> float:
