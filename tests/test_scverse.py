@@ -107,6 +107,28 @@ def test_pictures_of_scanpy_and_squidpy_take_our_colours(spots):
     sq.pl.spatial_scatter(shares, color=[names[0], "deconvolve_dominant"], shape=None)
 
 
+def test_sections_lie_where_squidpy_puts_them(sections):
+    """Places, values and sizes of spots over every section's image; squidpy draws in the pixels of the image."""
+    import squidpy as sq
+
+    names, kind = list(sections.obs["section"].cat.categories), "CD19+ B"
+    coloured = sections.copy()
+    coloured.obs["share"] = um.get.proportions(sections)[kind].to_numpy()
+    theirs = sq.pl.spatial_scatter(
+        coloured, library_key="section", library_id=names, color="share", img=True, return_ax=True
+    )
+    ours = um.pl.proportions(sections, types=[kind], library_key="section", show=False)
+    for name, other, ax in zip(names, theirs, ours, strict=True):
+        pixels = sections.uns["spatial"][name]["scalefactors"]["tissue_hires_scalef"]
+        discs, spots = other.collections[0], ax.collections[0]
+        boxes = [path.get_extents() for path in discs.get_paths()]
+        middles = np.array([(box.min + box.max) / 2 for box in boxes]) / pixels
+        np.testing.assert_allclose(middles, spots.get_offsets())
+        np.testing.assert_allclose([box.width / pixels for box in boxes], spots.get_widths())
+        np.testing.assert_array_equal(discs.get_array(), spots.get_array())
+        np.testing.assert_array_equal(other.images[0].get_array(), ax.images[0].get_array())
+
+
 def test_every_kind_of_result(spots):
     usages = um.get.as_anndata(spots, key="nmf")
     assert list(usages.var_names) == ["nmf_1", "nmf_2", "nmf_3"]
