@@ -94,7 +94,8 @@ def test_bounds_and_means_against_quadrature(n):
         np.testing.assert_allclose(found, means, rtol=0.06)
 
 
-def test_posteriors_are_stationary():
+def test_posteriors_are_stationary(monkeypatch):
+    monkeypatch.setattr(profile_prior, "NEAR", -1.0)
     rng = np.random.default_rng(2)
     n, expected = rng.poisson(3.0, (20, 4)).astype(float), rng.gamma(2.0, 2.0, (20, 4))
     root = rng.normal(size=(4, 4))
@@ -175,3 +176,23 @@ def test_genes_whose_cells_scatter_count_less_and_more_so_where_expressed():
     E = exposure_of_entries(S, V, S, np.full(4, 100.0))
     np.testing.assert_allclose(E[:25], 100.0, rtol=1e-9)
     np.testing.assert_allclose(E[25:], 100 / (1 + 0.4 * S[25:]), rtol=0.2)
+
+
+def test_a_type_that_goes_alone_needs_no_fit_of_all_types(monkeypatch):
+    rng = np.random.default_rng(9)
+    lineage = rng.integers(3, size=9)
+    truth = rng.lognormal(0.0, 1.0, (900, 3))[:, lineage] * rng.lognormal(0.0, 0.2, (900, 9))
+    truth *= np.where(rng.random((900, 9)) < 0.05, 8.0, 1.0)
+    expected = np.broadcast_to(truth.mean(axis=1, keepdims=True), truth.shape) * rng.lognormal(2.0, 1.5, 9)
+    n = rng.poisson(truth / truth.mean(axis=1, keepdims=True) * expected).astype(float)
+    found = {}
+    for near in (-1.0, profile_prior.NEAR):
+        monkeypatch.setattr(profile_prior, "NEAR", near)
+        prior = estimate_prior(n, expected)
+        found[near] = prior.U, prior.pi, *posterior_moments(n, expected, prior)
+    (U, pi, mean, square), (near_U, near_pi, near, near_square) = found.values()
+    np.testing.assert_allclose(near_U, U, rtol=0.01, atol=1e-3)
+    np.testing.assert_allclose(near_pi, pi, rtol=0.02, atol=1e-3)
+    variance = square - mean**2
+    assert (np.abs(near - mean) < 0.05 * np.sqrt(variance)).all()
+    np.testing.assert_allclose(near_square - near**2, variance, rtol=0.1)

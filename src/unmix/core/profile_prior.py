@@ -44,6 +44,9 @@ LEVEL = 1.0
 N_EM = 12
 FULL_ROUNDS = (0, 4, 8)
 """Rounds of EM that try every covariance on every gene; the others try those that are likely."""
+NEAR = 0.1
+"""A type that goes alone is taken to leave all others normal where it moves them by less, in squared standard deviations of
+their counts; else they are fitted anew."""
 N_STEPS, TOLERANCE = 15, 1e-3
 N_WARM = 4
 MAX_GENES = 800
@@ -209,7 +212,27 @@ class _State:
     def improve(self, n: np.ndarray, expected: np.ndarray, C: np.ndarray, wanted: np.ndarray, steps: int) -> np.ndarray:
         """Take steps under the covariances wanted; return their inverses."""
         P = np.linalg.inv(C)
-        fit_profiles(n, expected, P, np.linalg.slogdet(P)[1], wanted, self.d, self.v, self.bounds, steps, TOLERANCE)
+        base, K = np.full(len(C), -1), n.shape[1]
+        wanted = wanted.copy()
+        for i, s in enumerate(BESIDE):
+            b, own = int(np.flatnonzero(s == SCALES)[0]), slice(len(SCALES) + i * K, len(SCALES) + (i + 1) * K)
+            base[own] = b
+            wanted[:, b] |= wanted[:, own].any(axis=1)
+        fit_profiles(
+            n,
+            expected,
+            P,
+            np.linalg.slogdet(P)[1],
+            wanted,
+            self.d,
+            self.v,
+            self.bounds,
+            steps,
+            TOLERANCE,
+            base,
+            ALONE,
+            NEAR,
+        )
         return P
 
 
