@@ -133,7 +133,7 @@ def refit_spectra(
 
     With T the matrix with rows multiplied by `row_scale`: the spectra minimise `||T - U S||` over S >= 0 with U the
     usages normalised to unit row sums; the coefficients are those of ordinary least squares of z-scored T on the
-    usages.
+    usages. Rows whose scale is 0 take no part.
 
     Examples
     --------
@@ -144,8 +144,9 @@ def refit_spectra(
     shares = row_shares(usages)
     sums = reduce_rows(_spectra_sums, X, shares, usages, row_scale, n_jobs=n_jobs, desc="spectra")
     cross, raw, total, squares = sums
-    mean = total / len(usages)
-    sd = np.sqrt(np.maximum(squares / len(usages) - mean**2, 0))
+    n = max(int((row_scale > 0).sum()), 1)
+    mean = total / n
+    sd = np.sqrt(np.maximum(squares / n - mean**2, 0))
     spectra = nnls(shares.T @ shares, cross).T
     slopes = np.linalg.lstsq(usages.T @ usages, raw.T - np.outer(usages.sum(axis=0), mean), rcond=None)[0]
     return spectra, slopes / np.where(sd > 0, sd, np.inf)
@@ -169,13 +170,14 @@ def gene_moments(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and (population) variance of every variable of X with its rows multiplied by `row_scale`.
 
-    With `codes`, the batch of every row, the variance is the one within batches.
+    With `codes`, the batch of every row, the variance is the one within batches. Rows whose scale is 0 do not count.
     """
     codes = np.zeros(len(row_scale), int) if codes is None else codes
-    member = np.eye(int(codes.max(initial=0)) + 1)[codes]
+    member = np.eye(int(codes.max(initial=0)) + 1)[codes] * (row_scale > 0)[:, None]
     total, squares = reduce_rows(_moment_sums, X, row_scale, member, n_jobs=n_jobs, desc="genes")
     between = (total**2 / np.maximum(member.sum(axis=0), 1)).sum(axis=1)
-    return total.sum(axis=1) / X.shape[0], np.maximum((squares - between) / X.shape[0], 0)
+    n = max(float(member.sum()), 1)
+    return total.sum(axis=1) / n, np.maximum((squares - between) / n, 0)
 
 
 def _moment_sums(block: Block, row_scale: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

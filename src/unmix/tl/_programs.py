@@ -112,7 +112,7 @@ def prepare(
         have = f"only {len(columns)} genes vary and {len(rows)} cells have counts of them"
         msg = f"`n_components` asks for {most} programs, but {have}."
         raise ValueError(msg)
-    scale = np.sqrt(mean) if unit == "poisson" else _sample_sd(variance, matrix.X.shape[0])
+    scale = np.sqrt(mean) if unit == "poisson" else _sample_sd(variance, int((per_million > 0).sum()))
     return Prepared(held, rows, codes, columns, per_million, scale, unit)
 
 
