@@ -1,8 +1,11 @@
 """Shares of types and of archetypes that no gene set is active in."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
+from unmix._adata.signatures import SignatureWarning
 from unmix.core.refinement import scale_activities, set_activities
 from unmix.core.scaled import ScaledRows, gene_moments
 from unmix.core.set_model import SetModel, choose_set_model, regress_profiles, set_shares
@@ -19,6 +22,7 @@ def type_shares(
     Y: ScaledRows,
     totals: np.ndarray,
     fitted: np.ndarray,
+    types: list[str],
     given: np.ndarray,
     refined: np.ndarray,
     rng: np.random.Generator,
@@ -29,12 +33,15 @@ def type_shares(
     Profiles are learned from at most 5,000 rows: those of the genes of the given sets together with the shares, and then
     by these shares those of the genes that the refined sets have gained and of 500 variable ones. Refined sets do not
     make the first estimates: the genes that they gain are markers of an archetype, which may hold more than one type.
+    A type of whose genes nothing was counted has no share.
     """
     rows = np.flatnonzero(fitted)
     rows = rows[some_rows(len(rows), MODEL_ROWS, rng)]
     seen, totals_seen = Y.take(rows), totals[rows]
     genes = np.flatnonzero(given.sum(axis=1) > 0)
     genes = genes[np.asarray(seen.of(genes).gathered().sum(axis=0)).ravel() > 0]
+    counted = counted_types(types, given[genes])
+    given, refined = given[:, counted], refined[:, counted]
     chosen = seen.of(genes)
     estimates = scale_activities(set_activities(chosen.gathered(), given[genes], rng))
     counts = chosen.counts().gathered()
@@ -42,7 +49,30 @@ def type_shares(
     shares = set_shares(counts, totals_seen, model, n_jobs=n_jobs)
     genes = np.unique(np.concatenate([genes, np.flatnonzero(refined.sum(axis=1) > 0), _variable_genes(seen, n_jobs)]))
     model = regress_profiles(seen.of(genes).counts().gathered(), totals_seen, shares, model.alpha, n_jobs=n_jobs)
-    return set_shares(Y.of(genes).counts(), totals, model, n_jobs=n_jobs), model
+    all_shares = np.zeros((len(totals), len(types)))
+    all_shares[:, counted] = set_shares(Y.of(genes).counts(), totals, model, n_jobs=n_jobs)
+    return all_shares, model
+
+
+def counted_types(types: list[str], sets: np.ndarray) -> np.ndarray:
+    """Return the positions of the types that have weights among genes with counts; warn of the others.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    counted = sets.sum(axis=0) > 0
+    silent = [name for name, has in zip(types, counted, strict=True) if not has]
+    if not counted.any():
+        msg = f"no observation has a count of a gene of `signatures` ({', '.join(silent[:5])})."
+        raise ValueError(msg)
+    if silent:
+        msg = (
+            f"no observation has a count of a gene of these signatures, whose types get no share: {', '.join(silent)}."
+        )
+        warnings.warn(msg, SignatureWarning, stacklevel=4)
+    return np.flatnonzero(counted)
 
 
 def _variable_genes(Y: ScaledRows, n_jobs: int) -> np.ndarray:

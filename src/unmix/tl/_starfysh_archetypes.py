@@ -156,6 +156,8 @@ def starfysh_archetypes(
     -----
     CountsWarning
         If the matrix does not hold counts.
+    SignatureWarning
+        If nothing was counted of any gene of a type; its shares are 0.
 
     References
     ----------
@@ -229,7 +231,8 @@ def starfysh_archetypes(
         options = {"assignment": assignment, "proposer": proposer, "max_q": max_q, "max_rounds": max_rounds}
         matched = match(genes, sets, rng=seeds[3], **options)  # type: ignore[arg-type]
         entry.update(matching_entry(matched, types, names, matrix.var_names))
-        shares, model = type_shares(Y, summary.totals[rows], reduced.fitted, sets, matched.sets, seeds[3], threads)
+        totals, final = summary.totals[rows], matched.sets
+        shares, model = type_shares(Y, totals, reduced.fitted, types, sets, final, seeds[3], threads)
         table = share_table(shares, W, matched, types, max_q)
         slots.obsm[key_added + keys.PROPORTIONS] = spread(table.to_numpy(), rows, adata, list(table.columns))
         entry["proportion_names"] = list(table.columns)
