@@ -195,6 +195,14 @@ def test_penalties_are_in_the_loss_and_do_what_they_say(counts, start):
     assert (fit.W > 0).mean() < (plain.W > 0).mean()
 
 
+def test_rows_without_neighbours_do_not_change_how_strongly_others_are_drawn():
+    chain = sparse.diags_array([np.ones(9), np.ones(9)], offsets=[-1, 1])
+    S, degree = neighbour_weights(chain, 10)
+    wide, degrees = neighbour_weights(sparse.block_diag([chain, np.zeros((5, 5))]), 15)
+    np.testing.assert_allclose(wide.toarray()[:10, :10], S.toarray())
+    np.testing.assert_allclose(degrees, np.r_[degree, np.zeros(5)])
+
+
 def test_smoothing_descends_and_brings_neighbours_together(counts, start):
     chain = sparse.diags_array([np.ones(299)], offsets=[1], shape=(300, 300)).tocsr()
     roughness = []

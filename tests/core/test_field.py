@@ -35,6 +35,15 @@ def test_limits_of_the_strength():
     assert (np.diff(rough) < 0).all()
 
 
+def test_rows_without_neighbours_do_not_change_the_others():
+    X, A = np.random.default_rng(0).normal(size=(36, 2)), grid(6)
+    alone = np.vstack([X, X + 3])
+    beside = sparse.csr_array(sparse.block_diag([A, np.zeros((36, 36))]))
+    found = smooth_field(alone, beside, 2.0)
+    np.testing.assert_allclose(found[:36], smooth_field(X, A, 2.0), atol=1e-6)
+    np.testing.assert_allclose(found[36:], alone[36:], atol=1e-6)
+
+
 def test_rotation_shift_scale_and_direction_of_edges_are_immaterial():
     rng, A = np.random.default_rng(0), grid(6)
     X, Q = rng.normal(size=(36, 3)), np.linalg.qr(rng.normal(size=(3, 3)))[0]

@@ -300,7 +300,7 @@ def _smooth_nmf(
 
 
 def neighbour_weights(graph: Any, n_obs: int) -> tuple[sparse.csr_array, np.ndarray]:
-    """Return symmetric weights of mean degree 1 without self-loops, and the degrees.
+    """Return symmetric weights without self-loops, of mean degree 1 over the rows with neighbours, and the degrees.
 
     Raises
     ------
@@ -317,8 +317,9 @@ def neighbour_weights(graph: Any, n_obs: int) -> tuple[sparse.csr_array, np.ndar
     if S.nnz == 0 or S.data.min() < 0:
         msg = "`graph` must hold positive weights between neighbours; it has none, or negative ones."
         raise ValueError(msg)
-    S = S / S.sum(axis=1).mean()
-    return S, np.asarray(S.sum(axis=1)).ravel()
+    degree = np.asarray(S.sum(axis=1)).ravel()
+    mean = degree[degree > 0].mean()
+    return S / mean, degree / mean
 
 
 def usages(X: Any, H: np.ndarray, *, gram: np.ndarray | None = None, walk: Walk | None = None) -> np.ndarray:

@@ -88,7 +88,7 @@ def choose_field(X: np.ndarray, graph: sparse.csr_array, own: np.ndarray, rng: n
 
 
 def _laplacian(graph: sparse.csr_array) -> sparse.csr_array:
-    """Return the Laplacian of the symmetric graph without loops, over its mean degree."""
+    """Return the Laplacian of the symmetric graph without loops, over the mean degree of the rows with neighbours."""
     A = sparse.csr_array(graph).astype(float)
     A = sparse.csr_array((A + A.T) / 2)
     A.setdiag(0.0)
@@ -96,7 +96,7 @@ def _laplacian(graph: sparse.csr_array) -> sparse.csr_array:
     degree = np.asarray(A.sum(axis=1)).ravel()
     if A.nnz == 0:
         return A
-    return sparse.csr_array((sparse.diags_array(degree) - A) / degree.mean())
+    return sparse.csr_array((sparse.diags_array(degree) - A) / degree[degree > 0].mean())
 
 
 def _field(X: np.ndarray, L: sparse.csr_array, strength: float, own: np.ndarray) -> np.ndarray:
