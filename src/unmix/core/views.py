@@ -16,7 +16,7 @@ from scipy import sparse
 from unmix.core._hals_kernels import hals
 from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
 from unmix.core._nmf_kernels import padded, times, transpose_times
-from unmix.core.blocks import Block, as_rows, map_rows, reduce_rows, row_slices, stream_rows
+from unmix.core.blocks import Block, as_rows, map_reduce_rows, map_rows, reduce_rows, row_slices, stream_rows
 from unmix.core.factorization import SWEEPS, Walk, settled, usages
 from unmix.core.momentum import Momentum
 from unmix.core.regression import fit_poisson
@@ -81,18 +81,23 @@ class _View:
     X: Any
     rows: np.ndarray
     sizes: np.ndarray
-    """Depth of every row relative to the mean, for counts; ones under the squared loss."""
+    """Depth of every row relative to the mean, for counts; under the squared loss 1, or 0 where a row has zeros only."""
     poisson: bool
     squares: float
     null: float
     """Loss of the trivial fit: zero, or for counts rows and columns independent."""
     means: np.ndarray
-    """Mean of every variable."""
+    """Mean of every variable over the rows that have anything."""
     weight: float = 1.0
 
     @property
     def squared(self) -> bool:
         return not self.poisson
+
+    @property
+    def there(self) -> np.ndarray:
+        """Which observations the modality tells something of; a row of counts without any does not by its depth."""
+        return self.rows if self.poisson else self.rows[self.sizes > 0]
 
 
 def joint_views(
@@ -111,8 +116,8 @@ def joint_views(
     .. math:: \min_{W,H\ge0} \sum_m \omega_m L_m(X_m, W_{rows(m)} H_m)
 
     Here L is half the squared error, or for counts :math:`\sum x \log(x/\hat x) - x + \hat x` with
-    :math:`\hat x_{ij} = s_i w_i h_j` and s the depth of a row over the mean depth. A row that a modality lacks is fitted
-    to the others alone.
+    :math:`\hat x_{ij} = s_i w_i h_j` and s the depth of a row over the mean depth. A row that a modality lacks, or of
+    which it has zeros only, is fitted to the others alone.
 
     Parameters
     ----------
@@ -154,7 +159,7 @@ def joint_views(
     generator = np.random.default_rng(rng)
     Ht = [_first_loadings(view, k, generator) for view in views]
     W = padded(np.abs(generator.standard_normal((n_obs, k))) / k**0.5, np.float64)
-    W, Ht, trace = _descend(views, Ht, presence(rows, n_obs), W, k, walk)
+    W, Ht, trace = _descend(views, Ht, presence([view.there for view in views], n_obs), W, k, walk)
     W, H = _tidied(W[:, :k], [h[:, :k].T for h in Ht])
     return Views(W, H, [view.weight for view in views], np.array(trace), settled(trace, walk.tol))
 
@@ -228,7 +233,7 @@ def predictive_loadings(
     walk = walk or Walk()
     totals = [depths(x, n_jobs=walk.n_jobs) for x in X]
     means = [float(t.mean()) or 1.0 for t in totals]
-    sizes = [t / mean if kind == "kl" else np.ones(len(t)) for t, mean, kind in zip(totals, means, losses, strict=True)]
+    sizes = [t / mean if kind == "kl" else 1.0 * (t > 0) for t, mean, kind in zip(totals, means, losses, strict=True)]
     out = []
     for x, found, h, mean, kind in zip(X, rows, H, means, losses, strict=True):
         W = view_usages(x, h, poisson=kind == "kl", total=h.sum(axis=1) / mean, walk=walk)
@@ -279,20 +284,20 @@ def presence(rows: Sequence[np.ndarray], n_obs: int) -> list[tuple[np.ndarray, n
 def _view(X: Any, rows: np.ndarray, poisson: bool, walk: Walk) -> _View:
     """Read a modality once: depth of its rows, constants of its loss, loss of its trivial fit."""
     X = as_rows(X)
-    squares, logs, columns = reduce_rows(_moments, X, n_jobs=walk.n_jobs, block_rows=walk.block_rows)
-    total, means = float(columns.sum()), columns / X.shape[0]
+    r, (squares, logs, columns) = map_reduce_rows(_moments, X, n_jobs=walk.n_jobs, block_rows=walk.block_rows)
+    total, means = float(columns.sum()), columns / max(int((r > 0).sum()), 1)
     if not poisson:
-        return _View(X, rows, np.ones(X.shape[0]), False, squares, 0.5 * squares, means)
-    r = depths(X, n_jobs=walk.n_jobs)
+        return _View(X, rows, 1.0 * (r > 0), False, squares, 0.5 * squares, means)
     null = logs + _entropy(np.array([total])) - _entropy(r) - _entropy(columns)
     sizes = r * len(r) / total if total > 0 else np.ones(len(r))
     return _View(X, rows, sizes, True, squares, max(null, 0.0), means)
 
 
-def _moments(block: Block) -> tuple[float, float, np.ndarray]:
-    """Return the sums of squares and of x log x, and the column sums."""
+def _moments(block: Block) -> tuple[np.ndarray, tuple[float, float, np.ndarray]]:
+    """Return the row sums, and the sums of squares and of x log x and the column sums."""
     values = np.asarray(block.data if sparse.issparse(block) else block, dtype=np.float64).ravel()
-    return float(values @ values), _entropy(values), np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+    columns = np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+    return _totals(block), (float(values @ values), _entropy(values), columns)
 
 
 def _entropy(x: np.ndarray) -> float:
@@ -325,6 +330,9 @@ def _improve_usages(
     for view, h in zip(views, Ht, strict=True):
         _add_row_terms(view, W, h, terms, walk)
     for found, has in patterns:
+        if not has.any():
+            W[found] = 0
+            continue
         grams = [v.weight * (h.T @ h) for v, h, there in zip(views, Ht, has, strict=True) if there and v.squared]
         counts = any(v.poisson and v.weight > 0 for v, there in zip(views, has, strict=True) if there)
         G = np.sum(grams, axis=0)[:k, :k] if grams else np.zeros((k, k))

@@ -39,7 +39,8 @@ def joint_nmf(
 ) -> Any:
     r"""Factors shared by modalities (MuData, or a dict of AnnData), or by the batches of an AnnData.
 
-    Modalities: X_m ~ W H_m with one W and a loss for each; a cell that lacks a modality is fitted to the others.
+    Modalities: X_m ~ W H_m with one W and a loss for each; a cell that lacks a modality, or holds only zeros in it, is
+    fitted to the others.
     Batches: X_b ~ W_b (H + V_b), where `specificity` is the price of the batch's own part V_b (integrative NMF). Give
     non-negative data of comparable depth, such as log-normalised counts, or counts with `loss="kl"`. Batches cannot be
     combined with modalities.
