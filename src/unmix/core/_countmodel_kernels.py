@@ -63,11 +63,10 @@ def _log_lik(genes, y, A, w, phi, sums, target, precision, m):  # type: ignore[n
 
 
 @nb.njit(cache=True, nogil=True)
-def _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H):  # type: ignore[no-untyped-def]
-    """Score, and the information of the counts that are there and of the prior; means are in m."""
+def _score(genes, y, A, w, phi, sums, target, precision, m, score):  # type: ignore[no-untyped-def]
+    """Write the score of the counts and of the prior; means are in m."""
     K = w.size
     score[:] = 0.0
-    H[:] = 0.0
     if phi == 0.0:
         score -= sums
     else:
@@ -78,30 +77,50 @@ def _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H):  # 
     for j in range(genes.size):
         mj = m[genes[j]]
         r = y[j] / (mj * (1.0 + phi * mj))
-        h = r / mj
         for k in range(K):
-            a = A[genes[j], k]
-            score[k] += r * a
-            for n in range(k + 1):
-                H[k, n] += h * a * A[genes[j], n]
+            score[k] += r * A[genes[j], k]
     for k in range(K):
-        for n in range(k):
-            H[n, k] = H[k, n]
-        H[k, k] = H[k, k] * (1.0 + 1e-10) + 1e-14 + precision[k]
         score[k] -= precision[k] * (w[k] - target[k])
 
 
 @nb.njit(cache=True, nogil=True)
+def _information(genes, y, A, phi, precision, m, types, H):  # type: ignore[no-untyped-def]
+    """Write the information of the counts that are there and of the prior about some types; means are in m."""
+    K = types.size
+    H[:] = 0.0
+    a = np.empty(K)
+    for j in range(genes.size):
+        mj = m[genes[j]]
+        h = y[j] / (mj * mj * (1.0 + phi * mj))
+        for k in range(K):
+            a[k] = A[genes[j], types[k]]
+        for k in range(K):
+            f = h * a[k]
+            for n in range(k + 1):
+                H[k, n] += f * a[n]
+    for k in range(K):
+        for n in range(k):
+            H[n, k] = H[k, n]
+        H[k, k] = H[k, k] * (1.0 + 1e-10) + 1e-14 + precision[types[k]]
+
+
+@nb.njit(cache=True, nogil=True)
 def fit_spot(genes, y, A, phi, sums, target, precision, w, m, score, H, max_iter):  # type: ignore[no-untyped-def]
-    """Fit one spot in place of w; leaves means, score and H at the solution and returns the log-likelihood."""
+    """Fit one spot in place of w; leaves means, score and H at the solution and returns the log-likelihood.
+
+    Steps are over the types that are there or would rise.
+    """
+    K = w.size
     value = _log_lik(genes, y, A, w, phi, sums, target, precision, m)
-    b = np.empty(w.size)
     for _ in range(max_iter):
-        _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H)
-        b[:] = score + H @ w
-        x = w.copy()
-        _nonnegative_step(H, b, x)
-        direction = x - w
+        _score(genes, y, A, w, phi, sums, target, precision, m, score)
+        types = np.flatnonzero((w > 0) | (score > 0))
+        part = np.empty((types.size, types.size))
+        _information(genes, y, A, phi, precision, m, types, part)
+        x = w[types]
+        _nonnegative_step(part, score[types] + part @ x, x)
+        direction = np.zeros(K)
+        direction[types] = x - w[types]
         gain = score @ direction
         if gain < 1e-6:
             break
@@ -116,7 +135,8 @@ def fit_spot(genes, y, A, phi, sums, target, precision, w, m, score, H, max_iter
         w += step * direction
         value = new
     value = _log_lik(genes, y, A, w, phi, sums, target, precision, m)
-    _derivatives(genes, y, A, w, phi, sums, target, precision, m, score, H)
+    _score(genes, y, A, w, phi, sums, target, precision, m, score)
+    _information(genes, y, A, phi, precision, m, np.arange(K), H)
     return value
 
 
@@ -165,7 +185,8 @@ def _information_at(indptr, genes, y, A, phi, W, target, precision):  # type: ig
     for i in range(n):
         own, counts = genes[indptr[i] : indptr[i + 1]], y[indptr[i] : indptr[i + 1]]
         _log_lik(own, counts, A, W[i], phi, sums, target[i], precision[i], m)
-        _derivatives(own, counts, A, W[i], phi, sums, target[i], precision[i], m, score[i], H[i])
+        _score(own, counts, A, W[i], phi, sums, target[i], precision[i], m, score[i])
+        _information(own, counts, A, phi, precision[i], m, np.arange(K), H[i])
     return score, H
 
 
