@@ -7,12 +7,14 @@
     python benchmarks/difficulties.py --only donors    the reference is of four donors, the tissue of a fifth
     python benchmarks/difficulties.py --only gene      one gene has many of the counts, and varies from row to row
     python benchmarks/difficulties.py --only alike     the cells of one type are split at random into two
+    python benchmarks/difficulties.py --only many      references of 10, 30, 60 and 100 types
     python benchmarks/difficulties.py --only levels    error bars, the test of the fit, and p-values under a true null
 
 Real cells are read from ../shared/data beside the project; without it the tables of simulated tissue are printed alone.
 """
 
 import argparse
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +172,20 @@ def gene() -> Iterator[dict]:
         yield {"counts": ratio, "log-sd": sd} | {method: np.mean(errors) for method, errors in found.items()}
 
 
+def many() -> Iterator[dict]:
+    """300 simulated spots of 3,000 genes, 30 cells a type: RMSE and CPU seconds, by the number of types."""
+    um.tl.deconvolve(*um.datasets.simulate_spots(150, 500, 8, rng=0), groupby="cell_type", n_jobs=1)  # compiles
+    for n_types in (10, 30, 60, 100):
+        spots, reference = um.datasets.simulate_spots(300, 3000, n_types, platform_sd=0.3, cells_per_type=30, rng=0)
+        row = {"types": n_types}
+        for method in ("auto", "poisson", "nnls"):
+            began = time.process_time()
+            um.tl.deconvolve(spots, reference, groupby="cell_type", method=method, n_jobs=1)
+            row[f"{method} CPU s"] = time.process_time() - began
+            row[method] = um.metrics.evaluate(um.get.proportions(spots), spots.obsm["truth_proportions"])["rmse"]
+        yield row
+
+
 def alike() -> Iterator[dict]:
     """RMSE with a type whole and in two random halves, added up again; how far this moves its share, at most and by RMS."""
     tissues = {"simulated": um.datasets.simulate_spots(144, 500, 8, rng=31)}
@@ -232,6 +248,7 @@ TABLES: dict[str, Callable[[], Iterator[dict]]] = {
     "donors": donors,
     "gene": gene,
     "alike": alike,
+    "many": many,
     "levels": levels,
 }
 

@@ -15,6 +15,8 @@ LARGEST = 30.0
 """Exponents are held below this."""
 LONGEST = 1.5
 """A step changes no log deviation by more."""
+HOPELESS = 30.0
+"""A prior whose bound is so much lower than that of another needs no fit of its own."""
 N_SINGLE = 10
 """Most Newton steps for a single type."""
 
@@ -150,13 +152,15 @@ def fit_profiles(  # type: ignore[no-untyped-def]
     """Improve d and diag(V), shape (G, J, K), of genes under the priors that are wanted, and the bounds, shape (G, J).
 
     Prior j is prior `base[j]`, in which type (j - first) % K has the variance `freedom` besides, or one of its own where
-    that is -1. Where the first was fitted too and the others hardly move (`near`), the second follows from it.
+    that is -1. Where the first was fitted too and the others hardly move (`near`), the second follows from it; so it does
+    where it is hopeless.
     """
     G, K = n.shape
     first = np.sum(base < 0)
     L, inverse, means, V = np.zeros((K, K)), np.zeros((K, K)), np.empty(K), np.empty((K, K))
+    d_near, v_near = np.empty(K), np.empty(K)
     for g in range(G):
-        prepared = -1
+        prepared, best = -1, -np.inf
         for j in range(P.shape[0]):
             if not wanted[g, j]:
                 continue
@@ -168,10 +172,12 @@ def fit_profiles(  # type: ignore[no-untyped-def]
                     _covariance(inverse, V)
                     prepared = b
                 gain, moved = _freed(
-                    (j - first) % K, n[g], expected[g], V, means, d[g, b], v[g, b], freedom, d[g, j], v[g, j]
+                    (j - first) % K, n[g], expected[g], V, means, d[g, b], v[g, b], freedom, d_near, v_near
                 )
-                bounds[g, j] = bounds[g, b] + gain
-                if moved <= near:
+                enough = moved <= near or bounds[g, b] + gain < best - HOPELESS
+                if enough or bounds[g, j] == -np.inf:  # else the last fit is the better start
+                    d[g, j], v[g, j], bounds[g, j] = d_near, v_near, bounds[g, b] + gain
+                if enough:
                     continue
                 prepared = -1
             for _ in range(max_steps):
@@ -182,6 +188,7 @@ def fit_profiles(  # type: ignore[no-untyped-def]
             _means(expected[g], d[g, j], v[g, j], means)
             log_det = _factor(P[j], means, L, inverse)
             bounds[g, j] = _bound(n[g], P[j], log_det_prior[j], means, log_det, d[g, j], v[g, j])
+            best = max(best, bounds[g, j])
 
 
 @nb.njit(cache=True, nogil=True)
