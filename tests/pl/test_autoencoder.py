@@ -49,6 +49,15 @@ def test_denoised_scales_only_what_is_at_the_own_total(cells):
         np.testing.assert_allclose(panel.collections[0].get_offsets(), cells.layers[layer][:, at], rtol=1e-5)
 
 
+def test_means_written_to_a_file_do_not_say_how_the_layer_is_scaled(cells, tmp_path):
+    cells = cells.copy()
+    um.tl.autoencoder(cells, 3, likelihood="nb", max_epochs=1, denoise=["CD3D", "MS4A1"])
+    drawn = [um.pl.denoised(cells, ["CD3D", "MS4A1"], show=False)[1].collections[0].get_offsets()]
+    um.tl.denoise(cells, library=False, out=tmp_path / "means.h5ad")
+    drawn += [um.pl.denoised(cells, ["CD3D", "MS4A1"], show=False)[1].collections[0].get_offsets()]
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_refuses_what_is_not_there(cells):
     with pytest.raises(KeyError, match="no result of"):
         um.pl.training(cells, key="vae", show=False)

@@ -114,6 +114,7 @@ def test_an_unknown_type_and_poor_fits_are_warned_of(spots, tmp_path):
     table = worse.obsm["deconvolve"]
     worse.obsm["deconvolve"] = table.set_axis([*table.columns[:-1], "unknown"], axis=1)
     worse.uns["deconvolve"]["names"] = [*map(str, table.columns[:-1]), "unknown"]
+    del worse.uns["deconvolve"]["slots"]  # a result says what is its own
     worse.obs["deconvolve_unknown"] = 0.3
     worse.obs["deconvolve_misfit"] = 1e-5
     told = [f["text"] for f in written(worse, tmp_path).data["results"][0]["findings"] if f["level"] == "warning"]

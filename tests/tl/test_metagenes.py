@@ -173,6 +173,9 @@ def test_gene_sets_name_their_program_and_the_consensus_is_stored(planted):
     assert sorted(leaders["source"]) == ["1", "2", "3"]
     assert (leaders["qval"] < 1e-3).all()
     pd.testing.assert_frame_equal(table.reset_index(drop=True), um.get.enrichment(copy, sets), check_dtype=False)
+    copy.var_names = [*copy.var_names[:-1], copy.var_names[0]]
+    with pytest.raises(ValueError, match="gene names must be unique"):
+        um.get.enrichment(copy, sets)
     with pytest.raises(KeyError, match="stores no enrichment"):
         um.get.enrichment(planted)
     stored = copy.uns["metagenes"]["consensus"]

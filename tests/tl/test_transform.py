@@ -107,6 +107,31 @@ def test_masked_rows_are_mapped_as_they_were_fitted(tissue):
         assert np.isfinite(mapped(everything, adata)).all()
 
 
+def test_a_row_with_entries_of_unknown_genes_alone_was_not_observed(tissue):
+    factors(adata := tissue.copy(), mask="zeros")
+    new = tissue.copy()
+    new.X = new.X.toarray()
+    new.X[4] = 0
+    more = AnnData(np.ones((60, 5), np.float32), obs=new.obs, var=pd.DataFrame(index=[f"new{j}" for j in range(5)]))
+    wide = ad.concat([new, more], axis=1, merge="first")
+    np.testing.assert_array_equal(mapped(wide, adata), mapped(new, adata))
+    assert np.isnan(mapped(wide, adata)[4]).all()
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_genes_taken_out_of_a_fit_of_modalities_are_as_those_the_new_data_lack(tissue, loss):
+    parts = {"rna": tissue[:, :25].copy(), "other": tissue[:, 25:].copy()}
+    um.tl.joint_nmf(parts, 3, loss=loss, tol=1e-3, key_added="fit")
+    some = np.arange(0, 25, 2)
+    expected = mapped(parts["rna"][:, some].copy(), parts["rna"])
+    np.testing.assert_allclose(mapped(parts["rna"], parts["rna"][:, some].copy()), expected, rtol=1e-4, atol=1e-5)
+    del parts["rna"].uns["fit"]["sums"]  # written before they were
+    np.testing.assert_array_equal(mapped(parts["rna"][:, some].copy(), parts["rna"]), expected)
+    parts["rna"].uns["fit"]["sums"] = np.ones(2)
+    with pytest.raises(ValueError, match="run the tool again"):
+        mapped(parts["rna"], parts["rna"])
+
+
 @pytest.mark.parametrize("use_rep", [None, "X"])
 def test_rows_are_weighed_by_the_archetypes_before_they_were_merged(tissue, use_rep):
     options = {"resolution": 0.6, "n_restarts": 1, "n_pcs": 8, "use_rep": use_rep, "key_added": "fit"}

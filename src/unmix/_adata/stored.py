@@ -51,8 +51,20 @@ def tool_of(entry: Any) -> str | None:
     return tool if isinstance(tool, str) else None
 
 
-def stored_array(adata: "AnnData", attribute: str, key: str, n_columns: int | None = None) -> np.ndarray:
-    """Return numbers that a tool has stored in `obsm` or `varm`, rows x columns.
+def belongs(adata: "AnnData", key: str, attribute: str, name: str) -> bool:
+    """Tell whether a slot is there and is part of the result under a key.
+
+    One that an earlier run has left, whose account in `uns` was lost since as in `anndata.concat`, is not.
+    """
+    noted = adata.uns[key].get("slots") if key in adata.uns else None
+    mine = not isinstance(noted, Mapping) or name in map(str, np.ravel(noted.get(attribute, [])))
+    return mine and name in getattr(adata, attribute)
+
+
+def stored_array(
+    adata: "AnnData", attribute: str, key: str, n_columns: int | None = None, kind: Any = np.float64
+) -> np.ndarray:
+    """Return a copy of the numbers that a tool has stored in `obsm` or `varm`, rows x columns.
 
     Raises
     ------
@@ -66,7 +78,7 @@ def stored_array(adata: "AnnData", attribute: str, key: str, n_columns: int | No
         msg = f"{attribute}[{key!r}] is missing, though uns says that a tool wrote it; run the tool again."
         raise KeyError(msg)
     try:
-        values = np.asarray(slot[key], dtype=float)
+        values = np.array(slot[key], dtype=kind)
     except (TypeError, ValueError):
         values = np.zeros(0)
     if values.ndim != 2 or (n_columns is not None and values.shape[1] != n_columns):

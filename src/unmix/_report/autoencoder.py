@@ -10,7 +10,7 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.colours import palette
 from unmix._adata.models import TOOLS
-from unmix._adata.stored import stored_entry
+from unmix._adata.stored import belongs, stored_entry
 from unmix._report.common import component_table, obs_columns, unfitted
 from unmix._report.content import Curve, Finding, Result, Table
 
@@ -26,11 +26,10 @@ def read_autoencoder(adata: AnnData, key: str) -> list[Result]:
     """Return the coordinates, how training went, and which genes ask for zero inflation."""
     entry = stored_entry(adata, key, *TOOLS)
     embedding = keys.EMBEDDING + key
-    table = component_table(adata.obsm[embedding], "coordinate", adata.obs_names)
+    table = component_table(adata, embedding, "coordinate")
     quantities = {"coordinate": table}
-    if embedding + keys.VARIANCE in adata.obsm:
-        variance = np.asarray(adata.obsm[embedding + keys.VARIANCE])
-        quantities["standard error"] = component_table(np.sqrt(variance), "coordinate", adata.obs_names)
+    if belongs(adata, key, "obsm", embedding + keys.VARIANCE):
+        quantities["standard error"] = np.sqrt(component_table(adata, embedding + keys.VARIANCE, "coordinate"))
     columns = obs_columns(adata, key, {keys.NLL: "negative log-likelihood, nats"})
     batch = entry["params"].get("batch_key")
     if batch in adata.obs:
@@ -62,7 +61,8 @@ def read_autoencoder(adata: AnnData, key: str) -> list[Result]:
 
 def tables(adata: AnnData, key: str) -> list[Table]:
     """Return what the decoder says of genes, those that most ask for zero inflation first."""
-    found = {label: adata.var[key + ending] for ending, label in GENE_COLUMNS.items() if key + ending in adata.var}
+    held = {label: key + ending for ending, label in GENE_COLUMNS.items() if belongs(adata, key, "var", key + ending)}
+    found = {label: adata.var[name] for label, name in held.items()}
     if not found:
         return []
     frame = pd.DataFrame(found).sort_values(next(iter(found)), ascending=False)[:N_GENES].rename_axis("gene")
@@ -84,7 +84,7 @@ def findings(adata: AnnData, key: str, table: pd.DataFrame, entry: Mapping[str, 
     found = unfitted(table, "counts")
     if not bool(entry.get("finished", True)):
         found.append(Finding("warning", "Training was interrupted; resume=True goes on with it."))
-    if key + keys.ZERO_INFLATION in adata.var:
+    if belongs(adata, key, "var", key + keys.ZERO_INFLATION):
         score = adata.var[key + keys.ZERO_INFLATION].dropna()
         text = f"{int((score > 0).sum()):,} of {len(score):,} genes ask for zero inflation (odds above 20)."
         found.append(Finding("note", text))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from unmix._adata.stored import belongs, stored_array
 from unmix._report.content import Curve, Finding, Table
 
 N_READ = 10
@@ -15,16 +16,15 @@ N_READ = 10
 
 def obs_columns(adata: AnnData, key: str, labels: Mapping[str, str]) -> pd.DataFrame:
     """Return the columns of `obs` named `key` and an ending, under the labels given by ending, where they exist."""
-    found = {label: adata.obs[key + ending] for ending, label in labels.items() if key + ending in adata.obs}
+    held = {label: key + ending for ending, label in labels.items() if belongs(adata, key, "obs", key + ending)}
+    found = {label: adata.obs[name] for label, name in held.items()}
     return pd.DataFrame(found, index=adata.obs_names)
 
 
-def component_table(values: Any, part: str, index: pd.Index) -> pd.DataFrame:
-    """Return an array as a table with columns such as `program 1`."""
-    array = np.asarray(values)
-    if array.dtype.kind != "f":
-        array = array.astype(float)  # raises where they are no numbers
-    return pd.DataFrame(array, index=index, columns=[f"{part} {c + 1}" for c in range(array.shape[1])])
+def component_table(adata: AnnData, name: str, part: str) -> pd.DataFrame:
+    """Return what a tool has stored in `obsm` as a table with columns such as `program 1`, single precision."""
+    values = stored_array(adata, "obsm", name, kind=np.float32)
+    return pd.DataFrame(values, index=adata.obs_names, columns=[f"{part} {c + 1}" for c in range(values.shape[1])])
 
 
 def loss_curve(entry: Mapping[str, Any]) -> list[Curve]:

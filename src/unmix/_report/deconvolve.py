@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.colours import palette
-from unmix._adata.stored import stored_entry, stored_table
+from unmix._adata.stored import belongs, stored_array, stored_entry, stored_table
 from unmix._report.common import by_part, obs_columns, percent
 from unmix._report.content import Curve, Finding, Result, Table
 from unmix.get import proportions
@@ -50,7 +50,7 @@ def read_deconvolve(adata: AnnData, key: str) -> list[Result]:
     table = proportions(adata, key=key)
     quantities = {"score" if entry["fraction_of"] == "score" else "proportion": table}
     for ending, name in ((keys.SE, "standard error"), (keys.CELLS, "number of cells")):
-        if key + ending in adata.obsm:
+        if belongs(adata, key, "obsm", key + ending):
             quantities[name] = stored_table(adata, key + ending, names)
     columns = obs_columns(adata, key, COLUMNS)
     return [
@@ -92,7 +92,7 @@ def tables(adata: AnnData, key: str, entry: Mapping[str, Any], names: list[str])
 
 def stored_levels(adata: AnnData, key: str, names: list[str]) -> pd.DataFrame:
     """Return the signature on the genes that were used, each type's levels as shares of its sum."""
-    levels = np.asarray(adata.varm[key + keys.SIGNATURE], dtype=float)
+    levels = stored_array(adata, "varm", key + keys.SIGNATURE, len(names))
     used = np.isfinite(levels).all(axis=1)
     total = levels[used].sum(axis=0)
     return pd.DataFrame(levels[used] / np.where(total > 0, total, 1), index=adata.var_names[used], columns=names)

@@ -23,7 +23,7 @@ def read_factorize(adata: AnnData, key: str) -> list[Result]:
     entry = stored_entry(adata, key, "factorize")
     method = str(entry["params"]["method"])
     part = "component" if method == "svd" else "factor"
-    table = component_table(adata.obsm[keys.EMBEDDING + key], part, adata.obs_names)
+    table = component_table(adata, keys.EMBEDDING + key, part)
     title = METHODS[method] if method != "svd" or bool(entry["params"].get("center")) else "Singular vectors"
     curves = [*loss_curve(entry), *_ranks(entry, table.shape[1]), *_spectrum(entry)]
     findings = [*unfitted(table, "observed entry"), *unsettled(entry)]
@@ -35,7 +35,7 @@ def read_factorize(adata: AnnData, key: str) -> list[Result]:
 def read_metagenes(adata: AnnData, key: str) -> list[Result]:
     """Return the usages of programs, their genes, gene sets and stability."""
     entry = stored_entry(adata, key, "metagenes")
-    table = component_table(adata.obsm[keys.EMBEDDING + key], "program", adata.obs_names)
+    table = component_table(adata, keys.EMBEDDING + key, "program")
     more = []
     if "enrichment" in entry:
         frame = enrichment(adata, key=key).rename(columns={"source": "gene set"})
@@ -60,10 +60,10 @@ def read_metagenes(adata: AnnData, key: str) -> list[Result]:
 def read_joint_nmf(adata: AnnData, key: str) -> list[Result]:
     """Return the usages that modalities or batches share, with the loadings of each."""
     entry = stored_entry(adata, key, "joint_nmf")
-    table = component_table(adata.obsm[keys.EMBEDDING + key], "factor", adata.obs_names)
+    table = component_table(adata, keys.EMBEDDING + key, "factor")
     aligned = keys.EMBEDDING + key + keys.ALIGNED
     extra = (
-        {"aligned usage": component_table(adata.obsm[aligned], "factor", adata.obs_names)}
+        {"aligned usage": component_table(adata, aligned, "factor")}
         if entry["params"].get("align") and aligned in adata.obsm
         else {}
     )
@@ -84,9 +84,7 @@ def read_transform(adata: AnnData, key: str) -> list[Result]:
     if (key if named else keys.EMBEDDING + key) not in adata.obsm:
         return []
     part, unit = ("archetype", "weight") if named else ("component", "coordinate")
-    table = (
-        mapped_table(adata, key) if named else component_table(adata.obsm[keys.EMBEDDING + key], part, adata.obs_names)
-    )
+    table = mapped_table(adata, key) if named else component_table(adata, keys.EMBEDDING + key, part)
     facts = {"n_shared_genes": entry.get("n_shared_genes")}
     title, findings = "Mapped onto a fit", unfitted(table, f"{unit}s")
     return [

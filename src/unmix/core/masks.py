@@ -88,23 +88,29 @@ def observe(block: Block, rows: Any, kind: Any) -> Observed:
     return Observed(_without(csr, *listed, keep=sign == 1), *listed, sign)
 
 
-def observed_counts(X: Any, mask: Any, *, n_jobs: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many entries of every row, and of every column, are observed.
+def observed_counts(
+    X: Any, mask: Any, *, of: np.ndarray | None = None, n_jobs: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many entries of every row (`of` some columns, true or false each), and of every column, are observed.
 
     Examples
     --------
     >>> observed_counts(np.eye(2), np.array([[True, True], [False, True]]))
     (array([2, 1]), array([1, 2]))
+    >>> observed_counts(np.eye(2), "zeros", of=np.array([True, False]))[0]
+    array([1, 0])
     """
     rows, kind = mask_rows(X, mask)
-    counts, (columns,) = map_reduce_rows(_counts_of, X, rows, constants=(kind,), n_jobs=n_jobs)
+    of = np.ones(X.shape[1], bool) if of is None else of
+    counts, (columns,) = map_reduce_rows(_counts_of, X, rows, constants=(kind, of), n_jobs=n_jobs)
     return counts, columns
 
 
-def _counts_of(block: Block, rows: Any, kind: Any) -> tuple[np.ndarray, tuple[np.ndarray]]:
+def _counts_of(block: Block, rows: Any, kind: Any, of: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray]]:
     seen, (n_obs, n_vars) = observe(block, rows, kind), block.shape
     columns = seen.base * n_obs + seen.sign * np.bincount(seen.indices, minlength=n_vars)
-    return seen.base * n_vars + seen.sign * np.diff(seen.indptr).astype(np.int64), (columns,)
+    listed = np.concatenate([[0], np.cumsum(of[seen.indices])])[seen.indptr]
+    return seen.base * int(of.sum()) + seen.sign * np.diff(listed), (columns,)
 
 
 def _lists(listed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

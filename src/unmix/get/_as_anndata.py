@@ -9,7 +9,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.colours import palette
 from unmix._adata.models import TOOLS as NETWORKS
-from unmix._adata.stored import mapped_table, stored_entry
+from unmix._adata.stored import mapped_table, stored_array, stored_entry
 from unmix.get._archetypes import TOOL as ARCHETYPES
 from unmix.get._archetypes import archetypes
 from unmix.get._loadings import TOOLS as FACTORS
@@ -42,7 +42,8 @@ def as_anndata(adata: "AnnData", *, key: str = "deconvolve", dropna: bool = Fals
     -------
     n_obs x types (or archetypes, components), with the types' own names. `obs`, `obsm`, `obsp`, and images and colours of
     `uns` are those of `adata`. Where no value is negative, `obs[f"{key}_dominant"]` names the largest of every row, and
-    `uns[f"{key}_dominant_colors"]` holds the colours that the pictures of `unmix.pl` give them.
+    `uns[f"{key}_dominant_colors"]` holds the colours that the pictures of `unmix.pl` give them. Nothing is shared with
+    `adata`: what is done to one does not change the other.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def as_anndata(adata: "AnnData", *, key: str = "deconvolve", dropna: bool = Fals
         _add_dominant(
             result, table, key, dict(zip(table.columns, palette(adata, key, list(table.columns)), strict=True))
         )
-    return result[table.notna().all(axis=1).to_numpy()].copy() if dropna else result
+    return (result[table.notna().all(axis=1).to_numpy()] if dropna else result).copy()
 
 
 def _table(adata: "AnnData", key: str) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def _table(adata: "AnnData", key: str) -> pd.DataFrame:
         return archetypes(adata, key=key)
     if tool == "transform":
         return mapped_table(adata, key)
-    values = np.asarray(adata.obsm[keys.EMBEDDING + key], dtype=float)
+    values = stored_array(adata, "obsm", keys.EMBEDDING + key)
     return pd.DataFrame(values, index=adata.obs_names, columns=[f"{key}_{k + 1}" for k in range(values.shape[1])])
 
 

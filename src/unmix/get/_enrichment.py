@@ -8,6 +8,7 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.networks import network_weights
+from unmix._adata.read import check_unique
 from unmix._adata.stored import stored_array, stored_entry, stored_frame
 from unmix.tl._programs import enriched
 
@@ -63,6 +64,7 @@ def enrichment(
     """
     entry = stored_entry(adata, key, "metagenes")
     if net is not None:
+        check_unique(adata.var_names)
         names, weights = network_weights(net, adata.var_names, min_targets=min_targets)
         return enriched(stored_array(adata, "varm", key + keys.SCORE).T, names, weights)
     if "enrichment" not in entry:

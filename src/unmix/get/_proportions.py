@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.arguments import checked
-from unmix._adata.stored import stored_entry, stored_table
+from unmix._adata.stored import belongs, stored_array, stored_entry, stored_table
 
 
 @checked
@@ -77,6 +77,6 @@ def _tidy(adata: AnnData, key: str, table: pd.DataFrame, *, with_se: bool) -> pd
             "proportion": table.to_numpy().ravel(),
         }
     )
-    if with_se and key + keys.SE in adata.obsm:
-        long["se"] = np.asarray(adata.obsm[key + keys.SE]).ravel()
+    if with_se and belongs(adata, key, "obsm", key + keys.SE):
+        long["se"] = stored_array(adata, "obsm", key + keys.SE, len(names)).ravel()
     return long

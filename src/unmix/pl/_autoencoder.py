@@ -11,7 +11,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.read import Matrix, check_expression, check_range, read_matrix, summarise_rows
-from unmix._adata.stored import positions, stored_entry, stored_number, stored_parts, tool_of
+from unmix._adata.stored import belongs, positions, stored_entry, stored_number, stored_parts, tool_of
 from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -167,8 +167,12 @@ def _of_counts(adata: AnnData, key: str) -> bool:
 
 def _at_own_total(adata: AnnData, key: str) -> bool:
     """Tell whether the means are those at every cell's own total, as a fit writes them and `tl.denoise` unless told otherwise."""
-    entry = adata.uns.get(key + keys.DENOISED)
-    return tool_of(entry) != "denoise" or bool(entry["params"].get("library", True))
+    name = key + keys.DENOISED
+    entry = adata.uns.get(name)
+    written = tool_of(entry) == "denoise" and belongs(
+        adata, name, "layers", name
+    )  # or to a file, beside the fit's layer
+    return not written or bool(entry["params"].get("library", True))
 
 
 def _totals(matrix: Matrix, counted: bool) -> np.ndarray:

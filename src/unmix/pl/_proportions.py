@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.arguments import checked
-from unmix._adata.stored import stored_entry, stored_table
+from unmix._adata.stored import belongs, stored_entry, stored_table
 from unmix.get import proportions as get_proportions
 from unmix.pl._canvas import LABEL, MISSING, TICK, TITLE, finish, legend, palette, panels, short
 from unmix.pl._tissue import Tissue, draw_maps, draw_spots, tissues, titled
@@ -154,7 +154,7 @@ def _chosen_types(table: pd.DataFrame, types: Sequence[str] | None) -> list[str]
 
 def _errors(adata: AnnData, key: str, entry: dict, as_rna: bool | None) -> pd.DataFrame:
     """Return the standard errors that are stored."""
-    if key + keys.SE not in adata.obsm:
+    if not belongs(adata, key, "obsm", key + keys.SE):
         msg = f"{key!r} holds no standard errors; `tl.deconvolve` gives them with the methods that model counts."
         raise KeyError(msg)
     if as_rna is not None and as_rna != (entry["fraction_of"] == "RNA"):

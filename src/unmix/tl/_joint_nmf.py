@@ -107,9 +107,9 @@ def joint_nmf(
     `varm[key_added + "_specific"]` : n_vars x (k * number of batches)
         For batches: the loadings of each batch's own, side by side in the order of `uns[key]["batches"]`.
     `uns[key_added]` : dict
-        `loss`, `n_iter`, `converged`, `params`; for modalities `weights`, `losses`, `depth` and
-        `loadings`, those by which :func:`unmix.tl.transform` predicts the others (features x k, fitted to usages as
-        cells without the others have them); for batches `batches`, `scales` (batches
+        `loss`, `n_iter`, `converged`, `params`; for modalities `weights`, `losses`, `depth`, the `sums` of the loadings over
+        all features, and `loadings`, those by which :func:`unmix.tl.transform` predicts the others (features x k, fitted to
+        usages as cells without the others have them); for batches `batches`, `scales` (batches
         x genes, these in `var_names`), and `mean_usage` (batches x k).
 
     Raises

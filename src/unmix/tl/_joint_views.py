@@ -153,7 +153,7 @@ def write_views(
         slots = Slots(
             obsm={keys.EMBEDDING + key: W[rows[m]]},
             varm={key: np.ascontiguousarray(fit.H[m].T)},
-            uns={key: {**entry, "modality": name, "loadings": others}},
+            uns={key: {**entry, "modality": name, "sums": fit.H[m].sum(axis=1), "loadings": others}},
         )
         pairs.append((part, slots))
     if not isinstance(data, Mapping):

@@ -58,7 +58,8 @@ def project_factors(
     else:
         W = usages(matrix.X, H, walk=walk)
     if observed is not None:
-        W = np.where(observed_counts(matrix.X, observed, n_jobs=threads)[0][:, None] > 0, W, np.nan)
+        seen = observed_counts(matrix.X, observed, of=(H != 0).any(axis=0), n_jobs=threads)[0]
+        W = np.where(seen[:, None] > 0, W, np.nan)
     return W.astype(np.float32), facts
 
 

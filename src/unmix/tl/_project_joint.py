@@ -54,7 +54,12 @@ def predicted(W: np.ndarray, fitted: AnnData, key: str, names: Sequence[str]) ->
 def _view_rows(fitted: AnnData, key: str, matrix: Matrix, H: np.ndarray, threads: int) -> np.ndarray:
     """Return the usages of cells of one modality under its loss; for counts, at the mean depth of the fitted data."""
     entry, walk = stored_entry(fitted, key, "joint_nmf"), Walk(n_jobs=threads)
-    total = np.asarray(fitted.varm[key]).sum(axis=0) / float(entry["depth"][entry["modality"]] or 1.0)
+    own = stored_array(fitted, "varm", key).sum(axis=0)  # fewer where genes were taken out of the fit since
+    sums = np.asarray(entry.get("sums", own))
+    if sums.shape != (len(H),) or sums.dtype.kind != "f":
+        msg = f"{entry.where} holds sums of the shape {sums.shape} for {len(H)} components; run the tool again."
+        raise ValueError(msg)
+    total = sums / float(entry["depth"][entry["modality"]] or 1.0)
     return view_usages(matrix.X, H, poisson=entry["losses"][entry["modality"]] == "kl", total=total, walk=walk)
 
 

@@ -1,0 +1,86 @@
+"""What is done with results after a fit: tables are changed, objects put together, slots lost, fits repeated."""
+
+import anndata as ad
+import pytest
+from tests.same import difference, fingerprint
+
+import unmix as um
+from unmix._report.readers import read_results
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    """Spots and labelled cells of four types."""
+    return um.datasets.simulate_spots(40, 60, 4, cells_per_type=20, rng=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(tissue):
+    spots, cells = (part.copy() for part in tissue)
+    um.tl.deconvolve(spots, cells, groupby="cell_type")
+    um.tl.factorize(spots, 2)
+    um.tl.starfysh_archetypes(spots, 3, resolution=None)
+    return spots
+
+
+TABLES = {
+    "proportions": lambda a: um.get.proportions(a),
+    "of cells": lambda a: um.get.proportions(a, as_rna=False),
+    "archetypes": lambda a: um.get.archetypes(a),
+    "loadings": lambda a: um.get.loadings(a),
+    "as_anndata": lambda a: um.get.as_anndata(a),
+    "as_anndata of usages": lambda a: um.get.as_anndata(a, key="nmf"),
+    "as_anndata of all that fits": lambda a: um.get.as_anndata(a, dropna=True),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_what_is_done_to_a_table_does_not_change_the_object(fitted, table):
+    adata = fitted.copy()
+    before = fingerprint(adata)
+    found = TABLES[table](adata)
+    if isinstance(found, ad.AnnData):
+        found.X[:] = -1
+        found.obsm["spatial"][:] = -1
+        found.obs["deconvolve_rmse"] = 0.0
+    else:
+        found[found < 1] = 0  # as one drops what is small
+        found.to_numpy()[:] = -1
+    assert not difference(before, fingerprint(adata), added=False)
+
+
+def test_errors_of_a_run_whose_account_was_lost_are_not_those_of_the_next(fitted, tissue):
+    """`anndata.concat` keeps obs and obsm and drops uns: what the next run does not write is not its own."""
+    both = ad.concat([fitted[:20], fitted[20:]])
+    assert "deconvolve_se" in both.obsm
+    um.tl.deconvolve(both, tissue[1], groupby="cell_type", method="nnls")
+    fresh = tissue[0].copy()
+    um.tl.deconvolve(fresh, tissue[1], groupby="cell_type", method="nnls")
+    assert list(um.get.proportions(both, tidy=True)) == ["obs_name", "cell_type", "proportion"]
+    with pytest.raises(KeyError, match="holds no standard errors"):
+        um.pl.proportions(both, kind="se", show=False)
+    (told,), (expected,) = read_results(both, None), read_results(fresh, None)
+    assert list(told.quantities) == list(expected.quantities) == ["proportion"]
+    assert list(told.columns) == list(expected.columns)
+    assert told.findings == expected.findings
+
+
+@pytest.mark.parametrize(
+    ("key", "lost"), [("nmf", "X_nmf"), ("archetypes", "archetypes"), ("deconvolve", "deconvolve")]
+)
+def test_a_table_that_was_lost_is_named(fitted, tissue, key, lost):
+    """As by an inner join with spots that were not fitted."""
+    both = ad.concat([fitted, tissue[0][:0]], uns_merge="first", merge="first")
+    for use in (lambda: um.get.as_anndata(both, key=key), lambda: read_results(both, [key])):
+        with pytest.raises(KeyError, match=rf"obsm\['{lost}'\] is missing, though uns says that a tool wrote it"):
+            use()
+
+
+def test_a_signature_that_was_lost_is_named(fitted):
+    halves = ad.concat([fitted[:20], fitted[20:]], uns_merge="same")
+    with pytest.raises(
+        KeyError, match=r"varm\['deconvolve_signature'\] is missing, though uns says that a tool wrote it"
+    ):
+        read_results(halves, ["deconvolve"])
+    halves = ad.concat([fitted[:20], fitted[20:]], uns_merge="same", merge="same")
+    assert read_results(halves, ["deconvolve"])[0].table.equals(um.get.proportions(fitted))
