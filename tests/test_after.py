@@ -84,3 +84,21 @@ def test_a_signature_that_was_lost_is_named(fitted):
         read_results(halves, ["deconvolve"])
     halves = ad.concat([fitted[:20], fitted[20:]], uns_merge="same", merge="same")
     assert read_results(halves, ["deconvolve"])[0].table.equals(um.get.proportions(fitted))
+
+
+def test_what_two_fits_do_not_share_is_named(tissue, tmp_path):
+    """As by a merge of uns that keeps what is the same in both."""
+    pytest.importorskip("torch")
+    parts = [tissue[0][:20].copy(), tissue[0][20:].copy()]
+    for part in parts:
+        um.tl.autoencoder(part, 2, likelihood="nb", max_epochs=1)
+        um.tl.starfysh_archetypes(part, 2, resolution=None)
+    both = ad.concat(parts, uns_merge="same", merge="same")
+    with pytest.raises(KeyError, match=r"uns\['archetypes'\] lacks 'anchors'"):
+        um.get.archetypes(both, what="anchors")
+    for use in (lambda: um.pl.training(both, show=False), lambda: read_results(both, ["ae"])):
+        with pytest.raises(KeyError, match="'history' lacks 'train'"):
+            use()
+    with pytest.raises(ValueError, match="so that it cannot be saved"):
+        um.save(both, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -39,6 +39,8 @@ def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
     ------
     KeyError
         If no autoencoder is stored under the key.
+    ValueError
+        If what is stored was changed since the fit.
 
     Examples
     --------
@@ -55,7 +57,9 @@ def save(adata: "AnnData", path: str | Path, *, key: str = "ae") -> None:
     from safetensors.numpy import save_file
 
     tensors: dict[str, np.ndarray] = {}
-    text = _without_arrays(storable(stored_entry(adata, key, *TOOLS)), (), tensors)
+    entry = stored_entry(adata, key, *TOOLS)
+    checked_fit(entry, f"{entry.where} is no longer as the tool left it, so that it cannot be saved")
+    text = _without_arrays(storable(entry), (), tensors)
     with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"format": FORMAT, "key": key, "entry": json.dumps(text)})
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 from unmix._adata import keys
 from unmix._adata.colours import palette
 from unmix._adata.models import TOOLS
-from unmix._adata.stored import belongs, stored_entry
+from unmix._adata.stored import belongs, stored_entry, stored_parts
 from unmix._report.common import component_table, obs_columns, unfitted
 from unmix._report.content import Curve, Finding, Result, Table
 
@@ -72,7 +72,8 @@ def tables(adata: AnnData, key: str) -> list[Table]:
 
 def curves(entry: Mapping[str, Any]) -> list[Curve]:
     """Return the losses by epoch."""
-    history = {name: np.asarray(values, dtype=float) for name, values in entry["history"].items()}
+    stored = stored_parts(entry, "history")
+    history = {name: np.asarray(stored[name], dtype=float) for name in ("train", "validation", "learning_rate")}
     epochs = np.arange(1, len(history["train"]) + 1)
     lines = {"training cells": history["train"], "held-out cells": history["validation"]}
     note = "The epoch that predicts held-out cells best is kept."

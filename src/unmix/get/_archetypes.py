@@ -67,7 +67,7 @@ def archetypes(
     if what not in ("anchors", "matching", "selection"):
         msg = f"`what` must be 'weights', 'proportions', 'anchors', 'matching' or 'selection', got {what!r}."
         raise ValueError(msg)
-    if what not in entry:
+    if what != "anchors" and what not in entry:
         reason = "`signatures=`" if what == "matching" else "`n_archetypes='auto'`"
         msg = f"{key!r} holds no {what}; run `tl.starfysh_archetypes` with {reason}."
         raise KeyError(msg)

@@ -63,7 +63,8 @@ def training(
     from matplotlib.ticker import MaxNLocator
 
     entry = stored_entry(adata, key, *TOOLS)
-    history = {name: np.asarray(values, dtype=float) for name, values in entry["history"].items()}
+    stored = stored_parts(entry, "history")
+    history = {name: np.asarray(stored[name], dtype=float) for name in ("train", "validation", "learning_rate")}
     axes = panels(ax, 2, aspect=0.9)
     epochs = np.arange(1, len(history["train"]) + 1)
     for name, label, colour in (("train", "training cells", COLOURS[0]), ("validation", "held-out cells", COLOURS[1])):
