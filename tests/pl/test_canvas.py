@@ -112,6 +112,11 @@ def test_stored_colours_are_used(fitted):
         c.get_label(): mpl.colors.to_hex(c.get_facecolor()[0]) for c in ax.collections if "archetype" in c.get_label()
     }
     assert marks == {f"archetype_{k}": f"#00000{k}" for k in (1, 2, 3, 4)}
+    some = spots[spots.obs["archetypes"] != "archetype_2"].copy()  # anndata drops the category and its colour
+    assert len(some.uns["archetypes_colors"]) == 3
+    ax = um.pl.archetype_simplex(some, show=False)[0]
+    kept = {c.get_label(): mpl.colors.to_hex(c.get_facecolor()[0]) for c in ax.collections if c.get_label() in marks}
+    assert {name for name in marks if kept[name] != marks[name]} == {"archetype_2"}
 
 
 def test_a_picture_is_saved_whole_or_not_at_all(fitted, tmp_path, monkeypatch):

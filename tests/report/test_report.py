@@ -236,6 +236,18 @@ def test_spots_mapped_onto_archetypes_show_their_weights(tmp_path):
     np.testing.assert_allclose(table_of(page, result), new.obsm["mapped"], atol=1e-6)
 
 
+def test_an_archetype_has_one_colour_on_the_page_of_a_subset_too(spots, tmp_path):
+    some = spots[spots.obs["archetypes"] != "archetype_1"].copy()
+    result = written(some, tmp_path, keys="archetypes").data["results"][0]
+    known = dict(zip(result["parts"], result["colours"], strict=True))
+    columns = {c["name"]: dict(zip(c["names"], c["colours"], strict=True)) for c in result["columns"]}
+    assert "archetype_1" not in columns["archetype"]
+    assert columns["archetype"] == {name: known[name] for name in columns["archetype"]}
+    anchors = columns["anchor of"]
+    assert {name: colour for name, colour in anchors.items() if name != "none"}.items() <= known.items()
+    assert anchors["none"] not in known.values()
+
+
 def test_specific_genes_are_those_furthest_above_the_next_type():
     levels = pd.DataFrame(
         [[8e-3, 1e-3, 1e-3], [1e-3, 4e-3, 2e-3], [0, 0, 1e-4]], index=list("xyz"), columns=list("abc")

@@ -22,7 +22,8 @@ def palette(adata: "AnnData", key: str, names: Sequence[str]) -> list[str]:
     """Return one colour per name: those of `uns[key + "_colors"]` where they fit, else the package's own.
 
     Stored colours belong to the categories of `obs[key]` where there is such a column (scanpy's rule), and to `names` in
-    their order otherwise. They fit if every name has one.
+    their order otherwise. They fit if every name has one; names that are no category, as anndata drops those of which a
+    subset has no row, then have the package's own.
 
     Examples
     --------
@@ -37,9 +38,11 @@ def palette(adata: "AnnData", key: str, names: Sequence[str]) -> list[str]:
     if stored is None or isinstance(stored, str):
         return own
     column = adata.obs.get(key)
-    owners = column.cat.categories if column is not None and isinstance(column.dtype, pd.CategoricalDtype) else names
-    colours = {str(owner): str(colour) for owner, colour in zip(owners, stored, strict=False)}
-    return [colours[str(name)] for name in names] if all(str(name) in colours for name in names) else own
+    grouped = column is not None and isinstance(column.dtype, pd.CategoricalDtype)
+    colours = dict(zip(map(str, column.cat.categories if grouped else names), map(str, stored), strict=False))
+    wanted = [str(name) for name in names]
+    fit = all(name in colours for name in wanted) or (grouped and set(colours) <= set(wanted))
+    return [colours.get(name, mine) for name, mine in zip(wanted, own, strict=True)] if fit else own
 
 
 def own_colour(i: int) -> str:

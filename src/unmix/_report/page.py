@@ -92,7 +92,7 @@ def packed_result(result: Result) -> dict[str, Any]:
         "quantities": [
             {"name": name, "values": pack_array(table.to_numpy())} for name, table in result.quantities.items()
         ],
-        "columns": packed_columns(result.columns),
+        "columns": packed_columns(result.columns, parts=dict(zip(map(str, result.table), result.colours, strict=True))),
         "tables": [packed_table(table) for table in result.tables],
         "curves": [{"title": c.title, "note": c.note, "figure": figures.curve_figure(c)} for c in result.curves],
         "findings": [
@@ -103,14 +103,21 @@ def packed_result(result: Result) -> dict[str, Any]:
     }
 
 
-def packed_columns(frame: pd.DataFrame, adata: AnnData | None = None) -> list[dict[str, Any]]:
-    """Return the columns of a table as JSON holds them, categories with colours: those that `adata` has for the column."""
-    packed = []
+def packed_columns(
+    frame: pd.DataFrame, adata: AnnData | None = None, parts: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the columns of a table as JSON holds them, categories with colours.
+
+    These are those that `adata` has for the column, or, where categories are `parts` of a result, those of the parts.
+    """
+    packed, parts = [], parts or {}
     for name in frame.columns:
         column = {"name": str(name), **pack_column(frame[name])}
         if column["kind"] == "category":
-            own = [own_colour(i) for i in range(len(column["names"]))]
-            column["colours"] = own if adata is None else palette(adata, str(name), column["names"])
+            after = len(parts) if parts.keys() & set(column["names"]) else 0
+            own = [own_colour(after + i) for i in range(len(column["names"]))]
+            found = own if adata is None else palette(adata, str(name), column["names"])
+            column["colours"] = [parts.get(part, colour) for part, colour in zip(column["names"], found, strict=True)]
         packed.append(column)
     return packed
 
