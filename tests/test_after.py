@@ -1,6 +1,7 @@
 """What is done with results after a fit: tables are changed, objects put together, slots lost, fits repeated."""
 
 import anndata as ad
+import numpy as np
 import pytest
 from tests.same import difference, fingerprint
 
@@ -84,6 +85,26 @@ def test_a_signature_that_was_lost_is_named(fitted):
         read_results(halves, ["deconvolve"])
     halves = ad.concat([fitted[:20], fitted[20:]], uns_merge="same", merge="same")
     assert read_results(halves, ["deconvolve"])[0].table.equals(um.get.proportions(fitted))
+
+
+def drawn_anchors(adata):
+    panel = um.pl.archetype_simplex(adata, show=False)[0]
+    (marks,) = (c for c in panel.collections if c.get_label() == "anchors (spots)")
+    return np.asarray(marks.get_offsets())
+
+
+def test_anchors_are_where_they_were_whatever_the_spots_are_called(fitted):
+    expected = drawn_anchors(fitted)
+    other = fitted.copy()
+    other.obs_names = [f"spot_{i % 20}" for i in range(40)]
+    np.testing.assert_array_equal(drawn_anchors(other), expected)
+    other.obs_names_make_unique()
+    np.testing.assert_array_equal(drawn_anchors(other), expected)
+    kept = (fitted.obs["archetypes_anchor"] != "archetype_1").to_numpy()
+    assert 0 < len(drawn_anchors(fitted[kept])) < len(expected)
+    del other.obs["archetypes_anchor"]
+    with pytest.raises(KeyError, match=r"obs\['archetypes_anchor'\] is missing"):
+        um.pl.archetype_simplex(other, show=False)
 
 
 def test_what_two_fits_do_not_share_is_named(tissue, tmp_path):

@@ -112,14 +112,16 @@ def rows_of_names(adata: "AnnData", names: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If names of observations occur more than once.
+        If names of observations occur more than once, or did when they were stored.
     """
-    if not adata.obs_names.is_unique:
+    wanted = pd.Index([str(name) for name in names])
+    if not (adata.obs_names.is_unique and wanted.is_unique):
         msg = (
-            "names of observations must be unique to find those that are stored; call `obs_names_make_unique()` first."
+            "names of observations must be unique to find those that are stored; call `obs_names_make_unique()` and run the "
+            "tool again."
         )
         raise ValueError(msg)
-    return adata.obs_names.get_indexer(pd.Index([str(name) for name in names]))
+    return adata.obs_names.get_indexer(wanted)
 
 
 def numbers_by_gene(adata: "AnnData", entry: Any, part: str) -> np.ndarray:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
+from unmix._adata import keys
 from unmix._adata.arguments import checked
-from unmix._adata.stored import Entry, rows_of_names, stored_entry, stored_names
+from unmix._adata.stored import Entry, belongs, stored_entry, stored_names
 from unmix.get import archetypes as get_archetypes
 from unmix.get._archetypes import TOOL
 from unmix.pl._canvas import LABEL, TITLE, finish, legend, palette, panels
@@ -68,9 +69,7 @@ def archetype_simplex(
     colours = palette(adata, key, names)
     panel.scatter(xy[:, 0], xy[:, 1], s=8, c=[colours[k] for k in W[rows].argmax(axis=1)], alpha=0.5, linewidths=0)
     _draw_hull(panel, corners)
-    anchors = entry["anchors"]
-    position = rows_of_names(adata, anchors.loc[anchors["weight"] > 0, "obs_name"])
-    anchored = W[position[position >= 0]] @ corners
+    anchored = W[_anchors(adata, key, names)] @ corners
     marks = panel.scatter(
         anchored[:, 0], anchored[:, 1], s=40, facecolors="none", edgecolors="black", label="anchors (spots)"
     )
@@ -89,6 +88,15 @@ def archetype_simplex(
     legend(panel, handles)
     finish([panel], ours=ax is None, show=show, save=save)
     return [panel]
+
+
+def _anchors(adata: AnnData, key: str, names: list[str]) -> np.ndarray:
+    """Tell which observations are anchors, by the column of `obs`, which follows rows that are renamed or taken out."""
+    column = key + keys.ANCHOR
+    if not belongs(adata, key, "obs", column):
+        msg = f"obs[{column!r}] is missing, though uns says that a tool wrote it; run the tool again."
+        raise KeyError(msg)
+    return adata.obs[column].isin(names).to_numpy()
 
 
 def _two_columns(xy: np.ndarray) -> np.ndarray:
