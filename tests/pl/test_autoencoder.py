@@ -58,6 +58,19 @@ def test_means_written_to_a_file_do_not_say_how_the_layer_is_scaled(cells, tmp_p
     np.testing.assert_array_equal(*drawn)
 
 
+def test_denoised_needs_the_totals_of_the_cells(cells):
+    """Of two genes alone the totals are their own sums, and all points would lie on a line."""
+    names = ["CD3D", "MS4A1"]
+    renamed = cells.copy()
+    renamed.var_names = [f"my {name}" for name in cells.var_names]
+    um.pl.denoised(renamed, [f"my {name}" for name in names], show=False)
+    with pytest.raises(ValueError, match="genes of the fit were taken out since"):
+        um.pl.denoised(cells[:, names], names, show=False)
+    drawn = [um.pl.denoised(part, names, show=False)[1].collections[0].get_offsets() for part in (cells, cells[::2])]
+    shown = np.expm1(drawn[0][::2]) / np.expm1(drawn[1])  # up to the median of the totals
+    np.testing.assert_allclose(shown, shown[0, 0], rtol=1e-4)
+
+
 def test_refuses_what_is_not_there(cells):
     with pytest.raises(KeyError, match="no result of"):
         um.pl.training(cells, key="vae", show=False)

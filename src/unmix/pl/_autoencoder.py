@@ -11,7 +11,7 @@ from unmix._adata import keys
 from unmix._adata.arguments import checked
 from unmix._adata.models import TOOLS
 from unmix._adata.read import Matrix, check_expression, check_range, read_matrix, summarise_rows
-from unmix._adata.stored import belongs, positions, stored_entry, stored_number, stored_parts, tool_of
+from unmix._adata.stored import belongs, positions, stored_entry, stored_names, stored_number, stored_parts, tool_of
 from unmix.core.blocks import map_rows
 from unmix.pl._canvas import COLOURS, LABEL, TITLE, finish, legend, palette, panels
 
@@ -129,7 +129,8 @@ def denoised(
     KeyError
         If there is no denoised layer, or no such gene or column.
     ValueError
-        If not two genes are given, or they were not denoised.
+        If not two genes are given, they were not denoised, or genes of the fit, by whose totals counts are scaled, were taken
+        out of the object.
 
     Examples
     --------
@@ -142,6 +143,8 @@ def denoised(
     columns = _two_columns(adata, genes, key)
     matrix = read_matrix(adata, layer)
     counted = _of_counts(adata, key)
+    if counted:
+        _check_whole(adata, key)
     totals = _totals(matrix, counted)
     scale = np.median(totals[totals > 0]) / np.where(totals > 0, totals, np.nan) if counted else np.ones(len(totals))
     axes = panels(ax, 2, size=3.2 if color is None else 4.2, aspect=1.0 if color is None else 0.8)
@@ -166,14 +169,23 @@ def _of_counts(adata: AnnData, key: str) -> bool:
     return not stored or stored_parts(stored_entry(adata, key, *TOOLS), "design")["likelihood"] != "gaussian"
 
 
+def _check_whole(adata: AnnData, key: str) -> None:
+    """Refuse an object that has fewer genes than its fit: the totals of its cells are no longer what they were."""
+    if tool_of(adata.uns.get(key)) in TOOLS:
+        n = len(stored_names(stored_entry(adata, key, *TOOLS), "genes"))
+        if adata.n_vars < n:
+            msg = f"{n - adata.n_vars} of the {n} genes of the fit were taken out since, so that the totals of the cells are not "
+            msg += "known; draw the object as it was before."
+            raise ValueError(msg)
+
+
 def _at_own_total(adata: AnnData, key: str) -> bool:
     """Tell whether the means are those at every cell's own total, as a fit writes them and `tl.denoise` unless told otherwise."""
     name = key + keys.DENOISED
     entry = adata.uns.get(name)
-    written = tool_of(entry) == "denoise" and belongs(
-        adata, name, "layers", name
-    )  # or to a file, beside the fit's layer
-    return not written or bool(entry["params"].get("library", True))
+    if tool_of(entry) != "denoise" or not belongs(adata, name, "layers", name):  # the latter of means written to a file
+        return True
+    return bool(entry["params"].get("library", True))
 
 
 def _totals(matrix: Matrix, counted: bool) -> np.ndarray:
