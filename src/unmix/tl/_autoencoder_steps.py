@@ -151,6 +151,8 @@ class Interrupted:
     chosen: dict[str, float]
     options: dict[str, Any]
     """Those of the network and of the data."""
+    totals: np.ndarray | None = None
+    """Of the cells, in their order: which of them are held out goes by it."""
 
     def go_on(self, rows: "Rows", options: "Options", *, n_jobs: int) -> "Fit":
         """Train on, from where it stood.
@@ -158,10 +160,16 @@ class Interrupted:
         Raises
         ------
         ValueError
-            If batches and covariates have another number of columns.
+            If batches and covariates have another number of columns, or the cells are others.
         """
         from unmix.core.autoencoder import fit
 
+        known = rows.totals if self.totals is None else self.totals
+        near = 1e-6 * np.abs(known).max(initial=0.0)
+        if known.shape != rows.totals.shape or not np.allclose(known, rows.totals, rtol=1e-6, atol=near):
+            msg = f"the training had other cells ({len(known)}, now {len(rows.totals)}), or in another order: cells that were "
+            msg += "held out would be trained on. Give the object as it was, or start anew without `resume`."
+            raise ValueError(msg)
         if (had := self.design.n_codes) != (now := rows.codes.shape[1]):
             msg = f"the training had {had} columns of batches and covariates, now there are {now}."
             raise ValueError(msg)
@@ -192,9 +200,9 @@ def interrupted(adata: AnnData, key: str, **given: Any) -> Interrupted:
         if now and now != before:
             msg = f"the training under {key!r} had {name}={before}, now it is {now}; leave it out to go on with the former."
             raise ValueError(msg)
-    return Interrupted(
-        design, state, conditions, dict(stored_parts(entry, "chosen")) if "chosen" in entry else {}, options
-    )
+    chosen = dict(stored_parts(entry, "chosen")) if "chosen" in entry else {}
+    totals = np.asarray(entry["totals"], dtype=float) if "totals" in entry else None
+    return Interrupted(design, state, conditions, chosen, options, totals)
 
 
 def _names(value: Any) -> list[str]:
@@ -219,6 +227,8 @@ def slots_of(
     counted = fitted.design.likelihood in ("nb", "zinb")
     found = project(fitted, rows, score_genes=counted, n_jobs=threads, device=device, desc="encoding")
     entry = {**model_entry(fitted, conditions, adata.var_names), "n_empty": int((~rows.used).sum())}
+    if not fitted.finished:
+        entry["totals"] = rows.totals
     embedding = keys.EMBEDDING + key
     slots = Slots(uns={key: entry}, obsm={embedding: found.latent}, obs={key + keys.NLL: found.nll})
     if fitted.design.kind == "vae":
