@@ -45,3 +45,15 @@ def test_cells_of_zeros_in_every_modality_get_no_usages(modalities):
         part.X[4] = 0
     found = um.tl.joint_nmf(empty, **OPTIONS)
     assert not found["rna"].obsm["X_joint_nmf"][4].any()
+
+
+def test_modalities_on_disk_are_copied(modalities, tmp_path):
+    """A file that anndata reads into memory is closed by it: nothing may be left to be read then."""
+    data, _ = modalities
+    for name, part in data.items():
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    on_disk = {name: ad.read_h5ad(tmp_path / f"{name}.h5ad", backed="r") for name in data}
+    one, two = um.tl.joint_nmf(data, **OPTIONS), um.tl.joint_nmf(on_disk, **OPTIONS)
+    np.testing.assert_allclose(two["rna"].obsm["X_joint_nmf"], one["rna"].obsm["X_joint_nmf"], rtol=1e-5)
+    for part in on_disk.values():
+        part.file.close()

@@ -136,6 +136,7 @@ def initial_weights(design: Design, genes: Genes, seed: int) -> dict[str, np.nda
         bias = net.head.bias
         if design.likelihood == "gaussian":
             bias[:G] = torch.as_tensor(genes.blank)
+            net.head.weight[:G][torch.as_tensor(~genes.varies)] = 0.0  # no step will change what is not scored
             log_theta = torch.as_tensor(np.where(genes.varies, 0.0, UNSCORED)).float()
         else:
             bias[:G] = torch.as_tensor(np.log(genes.mean + 1e-6))

@@ -52,11 +52,11 @@ def fit_views(
     warn_unsettled(fit.converged, len(fit.loss), "joint_nmf")
     params = {"n_components": n_components, "loss": loss, "weights": weights, "layer": layer, "rng": rng, "tol": tol}
     params |= {"tool": "joint_nmf", "unmix_version": __version__, "max_iter": max_iter, "key_added": key_added}
-    if copy:
-        data = {n: in_memory(part) for n, part in data.items()} if isinstance(data, Mapping) else data.copy()
     depth = [float(depths(x, n_jobs=threads).mean()) for x in X]
     predictive = predictive_loadings(X, rows, len(cells), fit.H, losses, walk=walk)
     facts = {"losses": losses, "depth": depth, "predictive": predictive, "params": storable(params)}
+    if copy:  # last, as anndata closes files that it reads into memory
+        data = {n: in_memory(part) for n, part in data.items()} if isinstance(data, Mapping) else data.copy()
     write_views(data, fit, cells, rows, key_added, facts)
     return data if copy else None
 
