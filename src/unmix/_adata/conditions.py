@@ -116,7 +116,8 @@ def read_conditions(adata: "AnnData", batch_key: str | None, covariates: str | S
 def _learn(adata: "AnnData", name: str) -> Covariate:
     if name in adata.obs and pd.api.types.is_numeric_dtype(adata.obs[name]) and adata.obs[name].dtype != bool:
         values = _numbers(adata, name)
-        return Covariate(name, (), float(values.mean()), float(values.std()) or 1.0)
+        mean, sd = float(values.mean()), float(values.std())
+        return Covariate(name, (), mean, sd if sd > 1e-9 * abs(mean) else np.inf)  # nothing is learned of a constant
     return Covariate(name, tuple(map(str, read_labels(adata, name, name="covariates").categories)))
 
 
