@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from tests.same import difference, fingerprint
 
@@ -85,6 +86,26 @@ def test_a_signature_that_was_lost_is_named(fitted):
         read_results(halves, ["deconvolve"])
     halves = ad.concat([fitted[:20], fitted[20:]], uns_merge="same", merge="same")
     assert read_results(halves, ["deconvolve"])[0].table.equals(um.get.proportions(fitted))
+
+
+@pytest.mark.parametrize("table", ["proportions", "archetypes"])
+def test_columns_that_were_put_in_another_order_keep_their_names(fitted, table):
+    other = fitted.copy()
+    for name in ("deconvolve", "deconvolve_se", "archetypes"):
+        other.obsm[name] = other.obsm[name].iloc[:, ::-1]
+    pd.testing.assert_frame_equal(TABLES[table](other), TABLES[table](fitted))
+    pd.testing.assert_frame_equal(um.get.proportions(other, tidy=True), um.get.proportions(fitted, tidy=True))
+
+
+def test_genes_that_were_added_have_no_say_in_enrichment(tissue):
+    """As proteins beside the genes, joined by their outer names."""
+    cells = tissue[1].copy()
+    um.tl.metagenes(cells, 3, n_runs=3, max_distance=2.0)
+    sets = {"first": list(cells.var_names[:20]), "last": list(cells.var_names[-20:])}
+    proteins = ad.AnnData(np.ones((cells.n_obs, 3), np.float32), cells.obs[[]], pd.DataFrame(index=["p1", "p2", "p3"]))
+    both = ad.concat([proteins, cells], axis=1, join="outer", merge="first", uns_merge="first")
+    assert np.isnan(both.varm["metagenes_score"][:3]).all()
+    pd.testing.assert_frame_equal(um.get.enrichment(both, sets), um.get.enrichment(cells, sets))
 
 
 def drawn_anchors(adata):

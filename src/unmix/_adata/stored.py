@@ -212,9 +212,13 @@ def stored_names(entry: Mapping[str, Any], part: str) -> list[str]:
 
 
 def stored_table(adata: "AnnData", key: str, names: Any) -> pd.DataFrame:
-    """Return the table `obsm[key]` with the original names of its columns."""
+    """Return the table `obsm[key]` with the original names of its columns, in their order, whatever order they were put in."""
     names = stored_names({"names": names}, "names")
-    return pd.DataFrame(stored_array(adata, "obsm", key, len(names)), index=adata.obs_names, columns=pd.Index(names))
+    values = stored_array(adata, "obsm", key, len(names))
+    have, own = list(getattr(adata.obsm[key], "columns", [])), keys.column_names(names)
+    if have != own and sorted(map(str, have)) == sorted(own):
+        values = values[:, pd.Index(have).get_indexer(own)]
+    return pd.DataFrame(values, index=adata.obs_names, columns=pd.Index(names))
 
 
 def mapped_table(adata: "AnnData", key: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -66,7 +67,8 @@ def enrichment(
     if net is not None:
         check_unique(adata.var_names)
         names, weights = network_weights(net, adata.var_names, min_targets=min_targets)
-        return enriched(stored_array(adata, "varm", key + keys.SCORE).T, names, weights)
+        scores = np.nan_to_num(stored_array(adata, "varm", key + keys.SCORE))  # NaN: genes that were added since
+        return enriched(scores.T, names, weights)
     if "enrichment" not in entry:
         msg = f"{key!r} stores no enrichment; give `net` here or to `tl.metagenes`."
         raise KeyError(msg)

@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.arguments import checked
-from unmix._adata.stored import belongs, stored_array, stored_entry, stored_table
+from unmix._adata.stored import belongs, stored_entry, stored_table
 
 
 @checked
@@ -69,7 +69,7 @@ def _convert(table: pd.DataFrame, entry: dict, wanted: str) -> pd.DataFrame:
 
 
 def _tidy(adata: AnnData, key: str, table: pd.DataFrame, *, with_se: bool) -> pd.DataFrame:
-    names = table.columns
+    names = list(table.columns)
     long = pd.DataFrame(
         {
             "obs_name": np.repeat(table.index.to_numpy(), len(names)),
@@ -78,5 +78,5 @@ def _tidy(adata: AnnData, key: str, table: pd.DataFrame, *, with_se: bool) -> pd
         }
     )
     if with_se and belongs(adata, key, "obsm", key + keys.SE):
-        long["se"] = stored_array(adata, "obsm", key + keys.SE, len(names)).ravel()
+        long["se"] = stored_table(adata, key + keys.SE, names).to_numpy().ravel()
     return long
