@@ -183,6 +183,10 @@ def test_transform(folder, tmp_path):
     coordinates = pd.read_csv(table, sep="\t", index_col=0)
     assert list(coordinates.columns) == ["nmf_1", "nmf_2", "nmf_3"]
     assert run("transform", folder / "spots.h5ad", "--fitted", fitted, "--key", "x", "--out", tmp_path / "n.h5ad") == 1
+    own = ["--fitted", fitted, "--key", "nmf", "--out", fitted, "--force"]
+    assert run("transform", fitted, *own) == run("transform", folder / "spots.h5ad", *own, "--key-added", "new") == 1
+    assert run("transform", fitted, *own, "--key-added", "new") == 0
+    assert sorted(um.get.results(ad.read_h5ad(fitted))["tool"]) == ["factorize", "transform"]  # the fit is still there
 
 
 def test_transform_onto_archetypes(folder, tmp_path):

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from unmix.cli._files import check_endings, check_outputs, h5ad, read_data, table, write_outputs
+from unmix.cli._files import FileProblem, check_endings, check_outputs, h5ad, read_data, table, write_outputs
 from unmix.cli._modalities import read_one
 
 
@@ -54,6 +54,9 @@ def transform(
     """
     check_outputs([out, coordinates], force=force)
     check_endings(objects=[out], tables=[coordinates])
+    if out.resolve() == fitted.resolve() and (data.resolve() != out.resolve() or key_added in (None, key)):
+        msg = f"this would overwrite the fit {key!r} of {fitted}: give --out another name, or for its own data --key-added."
+        raise FileProblem(msg)
     adata, model = read_data(data), read_fitted(fitted, modality)
     from unmix import tl
     from unmix._adata.stored import mapped_table
