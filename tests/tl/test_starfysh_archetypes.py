@@ -323,6 +323,20 @@ def test_rows_whose_counts_are_mostly_chance_are_projected():
     assert set(spots.obs["archetypes_anchor"][shallow]) == {"none"}
 
 
+def test_half_of_the_spots_may_lie_off_the_tissue():
+    spots, _ = um.datasets.simulate_spots(750, 600, 4, rng=0, depth=1500.0)
+    rng = np.random.default_rng(0)
+    X, off = spots.X.toarray().astype(int), rng.random(750) < 0.5
+    X[off] = rng.binomial(X[off], 0.03)
+    spots.X = sparse.csr_matrix(X.astype(np.float32))
+    um.tl.starfysh_archetypes(spots, 4, n_restarts=3, resolution=None)
+    shallow = (spots.obs["archetypes_status"] == "shallow").to_numpy()
+    assert shallow[off].all()
+    assert shallow[~off].mean() < 0.02
+    W, truth = um.get.archetypes(spots).to_numpy()[~off], spots.obsm["truth_proportions"].to_numpy()[~off]
+    assert np.corrcoef(W.T, truth.T)[:4, 4:].max(axis=1).min() > 0.98
+
+
 def test_genes_themselves_can_be_fitted():
     spots, truth, _ = tissue(150)
     um.tl.starfysh_archetypes(spots, 3, use_rep="X", resolution=None)

@@ -74,6 +74,10 @@ class ScaledRows:
         """Return some of the rows."""
         return replace(self, rows=self.rows[which], factors=self.factors[which])
 
+    def to(self, target: float, totals: np.ndarray) -> "ScaledRows":
+        """Return the rows, whose totals are given, scaled to another total."""
+        return replace(self, factors=target / totals)
+
     def of(self, genes: np.ndarray) -> "ScaledRows":
         """Return some of the genes."""
         return replace(self, genes=genes if self.genes is None else self.genes[genes])

@@ -21,7 +21,7 @@ ROBUST_ROUNDS = 3
 MAX_ARCHETYPES = 20
 RANK_ROWS = 1500
 PARALLEL_ROWS = 5000
-SHALLOW_ROUNDS = 3
+SHALLOW_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class _Components:
     found: Components
     kept: int
     threshold: float
+    target: float
+    """Total to which the rows were scaled: the median of theirs."""
 
 
 def reduce(
@@ -63,12 +65,13 @@ def reduce(
 ) -> Reduced:
     """Return principal components of log-normalised, highly variable genes, or with `use_genes` these genes, sparse.
 
-    Rows that are too shallow (:mod:`unmix.core.shallow`) are left out, and all is done again without them, as long as
-    `least` others remain; their scores are projections.
+    Rows that are too shallow (:mod:`unmix.core.shallow`) are left out, and all is done again without them, scaled to the
+    median of the totals that remain, as long as `least` others do; their scores are projections.
     """
     seen = _deep_components(Y, var, totals, target, n_pcs, least, rng, n_jobs)
     fitted = np.zeros(len(totals), dtype=bool)
     fitted[seen.rows] = True
+    Y, target = Y.to(seen.target, totals), seen.target
     rank = mixing_rank(Y.take(seen.rows).of(seen.genes), rng)
     how: dict[str, Any] = {"genes": var.index[seen.genes].to_numpy(dtype=str), "target": target}
     how |= {VAR_NAMES: var.index.to_numpy(dtype=str), "shares": seen.moments.mean / target}
@@ -100,7 +103,7 @@ def _deep_components(
     """Return the components of the rows that are deep enough to have a place among them."""
     rows = np.arange(len(totals))
     for last in [False] * SHALLOW_ROUNDS + [True]:
-        seen = _components(Y.take(rows), var, rows, n_pcs, rng, n_jobs)
+        seen = _components(Y.take(rows), var, rows, n_pcs, target, rng, n_jobs)
         p = seen.moments.mean[seen.genes] / target
         found = seen.found.first(seen.kept)
         noise = counting_noise(totals[rows], p, found.loadings, found.mean, target, rng)
@@ -108,6 +111,8 @@ def _deep_components(
         if last or deep.all() or deep.sum() < max(least, 2):
             break
         rows = rows[deep]
+        target = float(np.median(totals[rows]))
+        Y = Y.to(target, totals)
     return seen
 
 
@@ -116,6 +121,7 @@ def _components(
     var: pd.DataFrame,
     rows: np.ndarray,
     n_pcs: int | Literal["auto"],
+    target: float,
     rng: np.random.Generator,
     n_jobs: int,
 ) -> _Components:
@@ -129,7 +135,7 @@ def _components(
     if sample.shape[0] < Y.shape[0]:
         values = principal_components(sample, k, rng, tol=NULL_TOL).values
     above, threshold = parallel_analysis(sample, values, rng)
-    return _Components(rows, genes, moments, found, max(above, 2) if n_pcs == "auto" else k, threshold)
+    return _Components(rows, genes, moments, found, max(above, 2) if n_pcs == "auto" else k, threshold, target)
 
 
 def some_rows(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
