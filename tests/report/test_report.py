@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 import unmix as um
-from unmix._report.deconvolve import specific_genes
+from unmix._report.deconvolve import read_deconvolve, specific_genes
 from unmix._report.packing import unpack_array, unpack_texts
 from unmix.cli import main
 
@@ -234,6 +234,17 @@ def test_spots_mapped_onto_archetypes_show_their_weights(tmp_path):
     (result,) = page.data["results"]
     assert (result["part"], result["unit"], result["composition"]) == ("archetype", "weight", True)
     np.testing.assert_allclose(table_of(page, result), new.obsm["mapped"], atol=1e-6)
+
+
+def test_levels_of_markers_are_the_same_where_other_genes_were_taken_out(spots):
+    def levels(adata):
+        (table,) = (t for t in read_deconvolve(adata, "deconvolve")[0].tables if t.title == "Marker genes: numbers")
+        return table.frame.set_index(["cell type", "gene"])
+
+    whole = levels(spots)
+    kept = whole.index.get_level_values("gene").unique()
+    assert len(kept) < spots.n_vars
+    pd.testing.assert_frame_equal(levels(spots[:, spots.var_names.isin(kept)].copy()), whole)
 
 
 def test_an_archetype_has_one_colour_on_the_page_of_a_subset_too(spots, tmp_path):

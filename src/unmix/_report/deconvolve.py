@@ -76,7 +76,9 @@ def read_deconvolve(adata: AnnData, key: str) -> list[Result]:
 def tables(adata: AnnData, key: str, entry: Mapping[str, Any], names: list[str]) -> list[Table]:
     """Return the genes that tell the types apart, how many of the markers the data has, and what fits worst."""
     note = "Genes of the signature whose level in a type is furthest above that in any other type."
-    found = by_part(specific_genes(stored_levels(adata, key, names)), "cell type", title="Marker genes", note=note)
+    found = by_part(
+        specific_genes(stored_levels(adata, key, entry, names)), "cell type", title="Marker genes", note=note
+    )
     overlap = entry.get("overlap")
     if isinstance(overlap, pd.DataFrame) and overlap["n_markers"].sum() > 0:
         renamed = {"n_markers": "markers in the reference", "n_shared": "of these in the data", "share": "share"}
@@ -90,11 +92,11 @@ def tables(adata: AnnData, key: str, entry: Mapping[str, Any], names: list[str])
     return found
 
 
-def stored_levels(adata: AnnData, key: str, names: list[str]) -> pd.DataFrame:
-    """Return the signature on the genes that were used, each type's levels as shares of its sum."""
+def stored_levels(adata: AnnData, key: str, entry: Mapping[str, Any], names: list[str]) -> pd.DataFrame:
+    """Return the signature on the genes that were used, each type's levels as shares of its sum when it was fitted."""
     levels = stored_array(adata, "varm", key + keys.SIGNATURE, len(names))
     used = np.isfinite(levels).all(axis=1)
-    total = levels[used].sum(axis=0)
+    total = np.asarray(entry["sums"] if "sums" in entry else levels[used].sum(axis=0), dtype=float)
     return pd.DataFrame(levels[used] / np.where(total > 0, total, 1), index=adata.var_names[used], columns=names)
 
 

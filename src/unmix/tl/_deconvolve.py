@@ -163,11 +163,12 @@ def deconvolve(
         (1 + `n_perms`), carried on by a generalised Pareto tail where fewer than ten are larger (and `n_perms` is at least
         100); and Benjamini-Hochberg.
     `uns[key_added]` : dict
-        `names`, `fraction_of` (`"cells"`, `"RNA"` or `"score"`), `sizes`, `genes`, `overlap` (markers per type that the data
-        has), `status` (how many spots of each), `null` (with `n_perms`: strata x permutations), `params`; with `"auto"` also
-        `chosen` (what was chosen, and by what), `tau` (sd of the log platform factors), `dispersion`, `worst_genes` (counts
-        and fitted means of the genes that fit worst), and with `smoothing="auto"` `smoothing_curve` (held-out
-        log-likelihood per observation for every strength, with neighbours and with others in their place).
+        `names`, `fraction_of` (`"cells"`, `"RNA"` or `"score"`), `sizes`, `sums` (of the signature), `genes`, `overlap`
+        (markers per type that the data has), `status` (how many spots of each), `null` (with `n_perms`: strata x
+        permutations), `params`; with `"auto"` also `chosen` (what was chosen, and by what), `tau` (sd of the log platform
+        factors), `dispersion`, `worst_genes` (counts and fitted means of the genes that fit worst), and with
+        `smoothing="auto"` `smoothing_curve` (held-out log-likelihood per observation for every strength, with neighbours and
+        with others in their place).
 
     Raises
     ------

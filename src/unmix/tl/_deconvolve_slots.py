@@ -55,6 +55,7 @@ def result_slots(
         "names": signature.names,
         "fraction_of": "score" if scores else "cells" if in_cells else "RNA",
         "sizes": signature.sizes,
+        "sums": signature.profiles[np.isfinite(signature.profiles).all(axis=1)].sum(axis=0),
         "genes": list(signature.genes),
         "overlap": aligned.overlap,
         "ignored_case": aligned.ignored_case,
