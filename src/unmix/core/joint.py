@@ -171,7 +171,7 @@ def begin(
     H[own] = 0
     fixed: set[int] = set()
     if known is not None:
-        new = ~np.any([known.H > 0], axis=(0, 1)) & (not known.keep)  # multiplicative steps do not leave zero
+        new = ~(known.H > 0).any(axis=0) & (not known.keep)  # multiplicative steps do not leave zero
         H = np.where(new[:, None], H, known.H.T)
         for b, v in known.V.items():
             V[b] = np.where((new & ~v.any(axis=0))[:, None], V[b], v.T)
