@@ -225,3 +225,19 @@ def test_exponents_of_many_digits_are_refused(folder, tmp_path, capsys):
     assert run(*arguments) == 1
     assert "numeric" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_links_that_lead_back_to_themselves_are_refused(folder, tmp_path, capsys):
+    loop, back = tmp_path / "loop.h5ad", tmp_path / "back.h5ad"
+    loop.symlink_to(back)
+    back.symlink_to(loop)
+    good = folder / "spots.h5ad"
+    for command in (
+        ["factorize", good, "--n-components", "2", "--out", loop],
+        ["factorize", loop, "--n-components", "2", "--out", tmp_path / "out.h5ad"],
+        ["transform", good, "--fitted", loop, "--key", "nmf", "--out", tmp_path / "out.h5ad"],
+        ["transform", loop, "--fitted", good, "--key", "nmf", "--out", tmp_path / "out.h5ad"],
+    ):
+        assert run(*command) == 1
+        assert "loop.h5ad" in capsys.readouterr().err
+    assert not (tmp_path / "out.h5ad").exists()

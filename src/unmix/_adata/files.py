@@ -56,6 +56,21 @@ def open_modalities(path: Path) -> "MuData":
     return found
 
 
+def real_path(path: Path) -> Path:
+    """Return where links lead.
+
+    Raises
+    ------
+    OSError
+        If one leads back to itself.
+    """
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        msg = f"{path} is a link that leads back to itself."
+        raise OSError(msg)
+    return real
+
+
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file raises in the libraries that read it into one kind of error."""
@@ -116,7 +131,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError
         If the disk is full or the folder may not be written to; the old file is left.
     """
-    path = path.resolve() if path.is_symlink() else path
+    path = real_path(path) if path.is_symlink() else path
     if not path.parent.is_dir():
         msg = f"{path}: the folder {path.parent} does not exist."
         raise FileNotFoundError(msg)

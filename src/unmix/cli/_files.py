@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from unmix._adata.files import open_file, replacing
+from unmix._adata.files import open_file, real_path, replacing
 from unmix._adata.h5ad import write_h5ad
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def check_outputs(paths: Sequence[Path | None], *, force: bool) -> None:
         If a file exists and `force` is not given, two outputs are the same, or the folder does not exist.
     """
     given = [path for path in paths if path is not None]
-    if len({path.resolve() for path in given}) < len(given):
+    if len({real_path(path) for path in given}) < len(given):
         msg = f"two outputs have the same name: {', '.join(map(str, given))}."
         raise FileProblem(msg)
     for path in given:

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from unmix._adata.files import real_path
 from unmix.cli._files import FileProblem, check_endings, check_outputs, h5ad, read_data, table, write_outputs
 from unmix.cli._modalities import read_one
 
@@ -54,7 +55,8 @@ def transform(
     """
     check_outputs([out, coordinates], force=force)
     check_endings(objects=[out], tables=[coordinates])
-    if out.resolve() == fitted.resolve() and (data.resolve() != out.resolve() or key_added in (None, key)):
+    to, source, onto = map(real_path, (out, data, fitted))
+    if to == onto and (source != to or key_added in (None, key)):
         msg = f"this would overwrite the fit {key!r} of {fitted}: give --out another name, or for its own data --key-added."
         raise FileProblem(msg)
     adata, model = read_data(data), read_fitted(fitted, modality)

@@ -171,7 +171,8 @@ def begin(
     H[own] = 0
     fixed: set[int] = set()
     if known is not None:
-        new = ~(known.H > 0).any(axis=0) & (not known.keep)  # multiplicative steps do not leave zero
+        seen: np.ndarray = (known.H > 0).any(axis=0)
+        new = ~seen & (not known.keep)  # multiplicative steps do not leave zero
         H = np.where(new[:, None], H, known.H.T)
         for b, v in known.V.items():
             V[b] = np.where((new & ~v.any(axis=0))[:, None], V[b], v.T)
