@@ -171,7 +171,7 @@ def begin(
     H[own] = 0
     fixed: set[int] = set()
     if known is not None:
-        seen: np.ndarray = (known.H > 0).any(axis=0)
+        seen = (known.H > 0).sum(axis=0) > 0
         new = ~seen & (not known.keep)  # multiplicative steps do not leave zero
         H = np.where(new[:, None], H, known.H.T)
         for b, v in known.V.items():
