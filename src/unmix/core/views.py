@@ -17,10 +17,8 @@ from unmix.core._hals_kernels import hals
 from unmix.core._joint_kernels import mixed_sweeps, poisson_column_terms, poisson_row_terms
 from unmix.core._nmf_kernels import padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_reduce_rows, map_rows, reduce_rows, row_slices, stream_rows
-from unmix.core.factorization import SWEEPS, Walk, settled, usages
+from unmix.core.factorization import SWEEPS, Walk, settled
 from unmix.core.momentum import Momentum
-from unmix.core.regression import fit_poisson
-from unmix.core.simplex import nnls
 
 LOSSES = ("frobenius", "kl")
 PIECE = 2**13
@@ -59,19 +57,20 @@ class _Rows:
         return self.array[self.rows[which]]
 
 
-def _rows_of(array: np.ndarray, rows: np.ndarray) -> Any:
+def rows_of(array: np.ndarray, rows: np.ndarray) -> Any:
     """Return rows of an array: itself, where these are all in their order."""
-    return array if _is_all(rows, len(array)) else _Rows(array, rows)
+    return array if is_all(rows, len(array)) else _Rows(array, rows)
 
 
-def _is_all(rows: np.ndarray, n: int) -> bool:
+def is_all(rows: np.ndarray, n: int) -> bool:
+    """Tell whether these are all of n rows, in their order."""
     return len(rows) == n and bool((np.diff(rows) == 1).all())
 
 
 def _pieces(rows: np.ndarray, n: int) -> list[Any]:
     """Cut positions among n rows into pieces; slices, where the positions are all in their order."""
     cuts = row_slices(len(rows), PIECE)
-    return list(cuts) if _is_all(rows, n) else [rows[cut] for cut in cuts]
+    return list(cuts) if is_all(rows, n) else [rows[cut] for cut in cuts]
 
 
 @dataclass
@@ -200,59 +199,8 @@ def _beyond(new: np.ndarray, old: np.ndarray, beta: float) -> np.ndarray:
     return new + beta * np.maximum(new - old, 0)
 
 
-def view_usages(
-    X: Any, H: np.ndarray, *, poisson: bool, total: np.ndarray | None = None, walk: Walk | None = None
-) -> np.ndarray:
-    """Return the optimal usages of rows that have one modality only, for loadings that are kept.
-
-    For counts, `total` is what a usage of 1 of every component adds up to over all variables at mean depth, relative to
-    that depth (k,); the depth of a row, as the fit has it, is then taken out of its usages.
-    """
-    walk = walk or Walk()
-    if not poisson:
-        return usages(X, H, walk=walk)
-    W = np.nan_to_num(fit_poisson(X, H.T, n_jobs=walk.n_jobs, block_rows=walk.block_rows).weights)
-    size = W @ total if total is not None else np.ones(len(W))
-    return W / np.where(size > 0, size, 1.0)[:, None]
-
-
-def predictive_loadings(
-    X: Sequence[Any],
-    rows: Sequence[np.ndarray],
-    n_obs: int,
-    H: Sequence[np.ndarray],
-    losses: Sequence[str],
-    *,
-    walk: Walk | None = None,
-) -> list[list[np.ndarray]]:
-    """Return, for every modality m and every modality l, the loadings by which m predicts l, (k, n_vars_l) each.
-
-    Usages of rows that have m only are noisier than the shared ones. Loadings that are fitted to just such usages (of
-    the rows that have both, by least squares at equal depth) predict without the bias that this would cause.
-    """
-    walk = walk or Walk()
-    totals = [depths(x, n_jobs=walk.n_jobs) for x in X]
-    means = [float(t.mean()) or 1.0 for t in totals]
-    sizes = [t / mean if kind == "kl" else 1.0 * (t > 0) for t, mean, kind in zip(totals, means, losses, strict=True)]
-    out = []
-    for x, found, h, mean, kind in zip(X, rows, H, means, losses, strict=True):
-        W = view_usages(x, h, poisson=kind == "kl", total=h.sum(axis=1) / mean, walk=walk)
-        if not _is_all(found, n_obs):
-            alone, W = W, np.zeros((n_obs, len(h)))
-            W[found] = alone
-        out.append([_regressed(other, W, there, size, walk) for other, there, size in zip(X, rows, sizes, strict=True)])
-    return out
-
-
-def _regressed(X: Any, W: np.ndarray, rows: np.ndarray, sizes: np.ndarray, walk: Walk) -> np.ndarray:
-    """Return the H >= 0 that minimises `sum_i s_i ||x_i / s_i - w_i H||^2`, where row i of X is one of `rows` of W."""
-    options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
-    k = W.shape[1]
-    cross, gram = reduce_rows(_weighted_sums, as_rows(X), _rows_of(W, rows), sizes, **options)
-    return nnls(gram[:k, :k], cross[:, :k]).T
-
-
-def _weighted_sums(block: Block, W: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_sums(block: Block, W: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the products of a block's columns with usages, padded, and of these with themselves times the rows' sizes."""
     W = padded(W, np.float64)
     return transpose_times(block, W), W.T @ (sizes[:, None] * W)
 
@@ -354,8 +302,8 @@ def _add_row_terms(view: _View, W: np.ndarray, Ht: np.ndarray, terms: Sequence[n
     if view.squared:
         parts = stream_rows(_squared_terms, view.X, **options)
     else:
-        parts = stream_rows(_poisson_terms, view.X, _rows_of(W, view.rows), view.sizes, **options)
-    start, everyone = 0, _is_all(view.rows, len(W))
+        parts = stream_rows(_poisson_terms, view.X, rows_of(W, view.rows), view.sizes, **options)
+    start, everyone = 0, is_all(view.rows, len(W))
     for part in parts:
         stop = start + len(part[0])
         at = slice(start, stop) if everyone else view.rows[start:stop]
@@ -376,9 +324,9 @@ def _poisson_terms(block: Block, W: np.ndarray, sizes: np.ndarray, Ht: np.ndarra
 def _improve_loadings(view: _View, W: np.ndarray, Ht: np.ndarray, k: int, walk: Walk) -> tuple[np.ndarray, float]:
     """Return better loadings of a modality, and the weighted loss of those given."""
     options: dict[str, Any] = {"n_jobs": walk.n_jobs, "block_rows": walk.block_rows}
-    rows = _rows_of(W, view.rows)
+    rows = rows_of(W, view.rows)
     if view.squared:
-        XtW, WtW = reduce_rows(_weighted_sums, view.X, rows, view.sizes, **options)
+        XtW, WtW = reduce_rows(weighted_sums, view.X, rows, view.sizes, **options)
         fit = -float((XtW * Ht).sum()) + 0.5 * float((WtW * (Ht.T @ Ht)).sum())
         return hals(XtW, Ht, WtW[:k, :k], SWEEPS), view.weight * (0.5 * view.squares + fit)
     ratios, loss, total = reduce_rows(_poisson_sums, view.X, rows, view.sizes, constants=(Ht,), **options)

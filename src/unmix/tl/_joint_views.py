@@ -15,7 +15,8 @@ from unmix._adata.read import Matrix, check_expression, check_some, read_matrix,
 from unmix._adata.write import Slots, storable, write_all
 from unmix._settings import logger, settings
 from unmix.core.factorization import Walk
-from unmix.core.views import LOSSES, Views, depths, joint_views, predictive_loadings
+from unmix.core.view_prediction import predictive_loadings
+from unmix.core.views import LOSSES, Views, depths, joint_views
 
 
 def fit_views(

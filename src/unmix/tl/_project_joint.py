@@ -12,7 +12,7 @@ from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_ent
 from unmix.core.factorization import Walk
 from unmix.core.joint import batch_rms, batch_usages
 from unmix.core.joint_counts import count_usages
-from unmix.core.views import view_usages
+from unmix.core.view_prediction import view_usages
 from unmix.tl._joint_batches import on_genes, own_parts
 from unmix.tl._project import aligned_loadings
 
