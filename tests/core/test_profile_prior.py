@@ -196,3 +196,13 @@ def test_a_type_that_goes_alone_needs_no_fit_of_all_types(monkeypatch):
     variance = square - mean**2
     assert (np.abs(near - mean) < 0.05 * np.sqrt(variance)).all()
     np.testing.assert_allclose(near_square - near**2, variance, rtol=0.1)
+
+
+def test_a_reference_of_one_cell_again_and_again_has_a_prior_all_the_same():
+    """Its sampling variances are 0, so that effective counts are beyond all precision."""
+    rng = np.random.default_rng(0)
+    expected = rng.gamma(2.0, 1e17, (40, 4))
+    for n in (expected / 7, expected * rng.lognormal(0, 1e-9, (40, 4)), expected):
+        prior = estimate_prior(n, expected)
+        assert np.isfinite(prior.U).all()
+        assert all(np.isfinite(part).all() for part in posterior_moments(n, expected, prior))

@@ -17,6 +17,8 @@ LONGEST = 1.5
 """A step changes no log deviation by more."""
 HOPELESS = 30.0
 """A prior whose bound is so much lower than that of another needs no fit of its own."""
+FAR = 100.0
+"""An answer that moves the others by more, in squared standard deviations of counting, is no start either."""
 N_SINGLE = 10
 """Most Newton steps for a single type."""
 
@@ -122,13 +124,13 @@ def _single(n, expected, mean, variance):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True)
-def _freed(k, n, expected, V, means, d, v, freedom, d_out, v_out):  # type: ignore[no-untyped-def]
+def _freed(k, n, expected, V, means, prior, d, freedom, d_out, v_out):  # type: ignore[no-untyped-def]
     """Posterior d and diag(V) once type k has a variance of its own, from those without it; what the bound gains.
 
     What all other counts say of type k (the cavity) is normal, and type k's own counts are met anew on a wider prior. Returns
     also by how much that moves the others, in squared standard deviations of counting: 0 where the answer is exact.
     """
-    cavity = 1.0 / max(1.0 / V[k, k] - means[k], 1e-6)
+    cavity = 1.0 / max(1.0 / V[k, k] - means[k], 1.0 / prior[k])  # no wider than before any count was seen
     mean = d[k] - cavity * (n[k] - means[k])
     before = _single(n[k], expected[k], mean, cavity)[2]
     x, spread, after = _single(n[k], expected[k], mean, cavity + freedom)
@@ -147,13 +149,13 @@ def _freed(k, n, expected, V, means, d, v, freedom, d_out, v_out):  # type: igno
 
 @nb.njit(cache=True, nogil=True)
 def fit_profiles(  # type: ignore[no-untyped-def]
-    n, expected, P, log_det_prior, wanted, d, v, bounds, max_steps, tolerance, base, freedom, near
+    n, expected, P, variance, log_det_prior, wanted, d, v, bounds, max_steps, tolerance, base, freedom, near
 ):
     """Improve d and diag(V), shape (G, J, K), of genes under the priors that are wanted, and the bounds, shape (G, J).
 
-    Prior j is prior `base[j]`, in which type (j - first) % K has the variance `freedom` besides, or one of its own where
-    that is -1. Where the first was fitted too and the others hardly move (`near`), the second follows from it; so it does
-    where it is hopeless.
+    `variance`, of shape (J, K), is the diagonal of the priors' covariances. Prior j is prior `base[j]`, in which type
+    (j - first) % K has the variance `freedom` besides, or one of its own where that is -1. Where the first was fitted too and
+    the others hardly move (`near`), the second follows from it; so it does where it is hopeless.
     """
     G, K = n.shape
     first = np.sum(base < 0)
@@ -172,10 +174,10 @@ def fit_profiles(  # type: ignore[no-untyped-def]
                     _covariance(inverse, V)
                     prepared = b
                 gain, moved = _freed(
-                    (j - first) % K, n[g], expected[g], V, means, d[g, b], v[g, b], freedom, d_near, v_near
+                    (j - first) % K, n[g], expected[g], V, means, variance[b], d[g, b], freedom, d_near, v_near
                 )
                 enough = moved <= near or bounds[g, b] + gain < best - HOPELESS
-                if enough or bounds[g, j] == -np.inf:  # else the last fit is the better start
+                if enough or (bounds[g, j] == -np.inf and moved < FAR):  # else what was there is the better start
                     d[g, j], v[g, j], bounds[g, j] = d_near, v_near, bounds[g, b] + gain
                 if enough:
                     continue

@@ -222,6 +222,7 @@ class _State:
             n,
             expected,
             P,
+            np.diagonal(C, axis1=1, axis2=2).copy(),
             np.linalg.slogdet(P)[1],
             wanted,
             self.d,
@@ -237,7 +238,12 @@ class _State:
 
 
 def _next_U(scaled: np.ndarray, P: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the expectation of e e' / s over genes and scales, e being d without the gene's level."""
+    """Return the expectation of e e' / s over genes and scales, e being d without the gene's level.
+
+    Where no gene is of those scales, U stays what it was.
+    """
+    if not weight.sum() > 0:
+        return _mean_one(scaled[0])
     total = np.zeros_like(scaled[0])
     for s, sU, precision, moment, n_genes in zip(SCALES, scaled, P, second, weight, strict=False):
         share = sU @ precision  # E[e | d] = share d

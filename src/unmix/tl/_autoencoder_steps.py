@@ -164,7 +164,7 @@ class Interrupted:
         """
         from unmix.core.autoencoder import fit
 
-        known = rows.totals if self.totals is None else self.totals
+        known = rows.totals if self.totals is None else np.atleast_1d(self.totals)
         near = 1e-6 * np.abs(known).max(initial=0.0)
         if known.shape != rows.totals.shape or not np.allclose(known, rows.totals, rtol=1e-6, atol=near):
             msg = f"the training had other cells ({len(known)}, now {len(rows.totals)}), or in another order: cells that were "
