@@ -88,6 +88,22 @@ def test_a_signature_that_was_lost_is_named(fitted):
     assert read_results(halves, ["deconvolve"])[0].table.equals(um.get.proportions(fitted))
 
 
+def test_tables_whose_account_was_lost_are_named_and_what_to_do(fitted, tmp_path):
+    parts = [fitted[:20], fitted[20:]]
+    both, kept = ad.concat(parts), ad.concat(parts, uns_merge="same", merge="same")
+    both.obsm["X_pca"] = both.obsm["spatial"]
+    with pytest.raises(KeyError, match=r'tables of \[.*deconvolve.*\].*`uns_merge="same", merge="same"`') as told:
+        um.report(both, tmp_path / "report.html")
+    assert "pca" not in str(told.value)
+    for use in (lambda: um.get.proportions(both), lambda: um.report(both, tmp_path / "r.html", keys="nmf")):
+        with pytest.raises(KeyError, match=r"`anndata.concat` drops it"):
+            use()
+    um.report(kept, tmp_path / "report.html")
+    del both.obsm
+    with pytest.raises(KeyError, match=r"run `unmix.tl.deconvolve` or another tool first"):
+        um.report(both, tmp_path / "r.html")
+
+
 @pytest.mark.parametrize("table", ["proportions", "archetypes"])
 def test_columns_that_were_put_in_another_order_keep_their_names(fitted, table):
     other = fitted.copy()

@@ -39,6 +39,22 @@ def test_every_result_is_listed_with_its_own_slots(file, capsys):
     assert len(first["slots"]) == len(second["slots"])
 
 
+def test_slots_are_those_noted_whatever_other_keys_are_called():
+    spots, _ = um.datasets.pbmc_spots()
+    um.tl.factorize(spots, 3, key_added="b_2")
+    um.tl.factorize(spots, 2, key_added="b", complete=["CD3D"])
+    um.tl.factorize(spots, 2, key_added="b_completed")
+    spots.obs["b_of_mine"] = 1.0
+    found = um.get.results(spots)["slots"]
+    assert sorted(found["b"]) == ["layers['b_completed']", "obsm['X_b']", "varm['b']"]
+    assert sorted(found["b_2"]) == ["obsm['X_b_2']", "varm['b_2']"]
+    assert sorted(found["b_completed"]) == ["obsm['X_b_completed']", "varm['b_completed']"]
+    del spots.varm["b"], spots.uns["b_2"]["slots"]
+    found = um.get.results(spots)["slots"]
+    assert sorted(found["b"]) == ["layers['b_completed']", "obsm['X_b']"]
+    assert sorted(found["b_2"]) == ["obsm['X_b_2']", "varm['b_2']"]
+
+
 def test_zeros_that_are_stored_are_zeros(tmp_path, capsys):
     stored = sparse.csr_matrix((np.array([0.0, 2.0], np.float32), ([0, 1], [1, 0])), (2, 2))
     AnnData(stored).write_h5ad(tmp_path / "x.h5ad")

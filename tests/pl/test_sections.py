@@ -68,6 +68,18 @@ def test_every_section_lies_on_its_own_image(spots):
     assert [len(ax.images) for ax in axes] == [1, 0, 1]
 
 
+def test_sections_whose_images_have_other_names_are_warned_of(spots, tmp_path):
+    spots.uns["spatial"]["V1_middle"] = spots.uns["spatial"].pop("middle")
+    for draw in (
+        lambda: um.pl.proportions(spots, types=TYPES[:1], library_key="section", show=False),
+        lambda: um.report(spots, tmp_path / "report.html", library_key="section"),
+    ):
+        with pytest.warns(SectionsWarning, match=r"\['middle'\] are drawn without .* only \['V1_middle'\] beside them"):
+            draw()
+    um.pl.proportions(spots, types=TYPES[:1], library_key="section", library_id="late", show=False)
+    um.pl.proportions(spots[spots.obs["section"] == "late"], types=TYPES[:1], library_key="section", show=False)
+
+
 @pytest.mark.parametrize(
     "library", [3, {}, {"images": None}, {"images": {"hires": np.ones((9, 9))}, "scalefactors": "x"}]
 )
@@ -111,9 +123,9 @@ def test_one_section_alone_is_the_picture_of_its_spots(spots, section):
 
 
 def test_a_long_name_stands_on_lines_of_its_own(spots):
-    spots.obs["section"] = spots.obs["section"].cat.rename_categories(
-        {"late": "the third section of patient number 12"}
-    )
+    name = "the third section of patient number 12"
+    spots.obs["section"] = spots.obs["section"].cat.rename_categories({"late": name})
+    spots.uns["spatial"][name] = spots.uns["spatial"].pop("late")
     titles = [ax.get_title() for ax in um.pl.proportions(spots, types=TYPES[1:2], library_key="section", show=False)]
     assert titles == ["early: CD19+ B", "middle: CD19+ B", "the third section of patient\nnumber 12:\nCD19+ B"]
 

@@ -181,6 +181,7 @@ def test_the_shell_writes_the_same_page(spots, tmp_path):
 def test_the_browser_shows_all_sections_with_their_names(browser, spots, tmp_path):
     evil = r"$$\beta$$<img src=x>"
     spots.obs["section"] = spots.obs["section"].cat.rename_categories({"middle": evil})
+    spots.uns["spatial"][evil] = spots.uns["spatial"].pop("middle")
     um.report(spots, tmp_path / "report.html", library_key="section")
     assert browser.open(tmp_path / "report.html") == []
     place = data_of(tmp_path / "report.html")["place"]

@@ -165,3 +165,23 @@ def test_posterior_samples_have_its_moments():
     mean, variance = adata.obsm["X_vae"][cells], adata.obsm["X_vae_variance"][cells]
     assert np.abs((draws[cells].mean(1) - mean) / np.sqrt(variance / 2000)).max() < 5
     np.testing.assert_allclose(draws[cells].var(1), variance, rtol=0.25)
+
+
+def test_what_an_earlier_fit_decoded_goes_with_it_and_a_file_takes_nothing(fitted, tmp_path):
+    adata = fitted.copy()
+    um.tl.denoise(adata, key="zinb_ae", genes=["9"])
+    um.tl.denoise(adata, key="zinb_ae", key_added="kept", genes=["9"])
+    before = adata.layers["zinb_ae_denoised"].copy()
+    um.tl.denoise(adata, key="zinb_ae", out=tmp_path / "x.h5ad")
+    np.testing.assert_array_equal(adata.layers["zinb_ae_denoised"].toarray(), before.toarray())
+    um.tl.zinb_ae(adata, 2, max_epochs=1)
+    assert list(adata.layers) == ["kept_denoised"]
+    assert sorted(adata.uns) == ["kept_denoised", "zinb_ae"]
+    um.tl.denoise(adata, key="zinb_ae", genes=["9"])
+    um.tl.zinb_ae(adata, 2, max_epochs=1, denoise=True)
+    assert adata.layers["zinb_ae_denoised"].shape == adata.shape
+    assert "zinb_ae_denoised" not in adata.uns
+    adata.uns["zinb_ae_denoised"] = {"mine": 1}
+    um.tl.zinb_ae(adata, 2, max_epochs=1)
+    assert sorted(adata.uns) == ["kept_denoised", "zinb_ae", "zinb_ae_denoised"]
+    assert list(adata.layers) == ["kept_denoised"]

@@ -1,5 +1,7 @@
 """`tl.joint_nmf`: modalities and batches, written slots, prediction of a modality, treatment of a batch."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,6 +11,9 @@ from scipy import sparse
 
 import unmix as um
 from unmix._adata import write as writing
+from unmix.tl._joint_batches import MeasuredWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore::unmix.tl._joint_batches.MeasuredWarning")  # of `batches()`
 
 
 def views():
@@ -185,6 +190,35 @@ def test_genes_that_one_batch_measured():
         um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"] & False)
     with pytest.raises(ValueError, match="true or false of every gene"):
         um.tl.joint_nmf(table, 3, batch_key="batch", measured=table.varm["seen"].where(table.varm["seen"]))
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_zeros_of_an_outer_join_are_warned_of(loss):
+    r = np.random.default_rng(4)
+    X = r.poisson(r.dirichlet([0.3] * 3, 300) @ r.gamma(1, 3, (3, 200))).astype(np.float32)
+    names, options = np.array([f"g{j}" for j in range(200)]), {"batch_key": "batch", "loss": loss, "tol": 1e-2}
+    parts = [AnnData(sparse.csr_matrix(X[:150, :190])), AnnData(sparse.csr_matrix(X[150:, 5:]))]
+    parts[0].var_names, parts[1].var_names = names[:190], names[5:]
+    joined = ad.concat(parts, join="outer", label="batch", keys=["a", "b"], index_unique="-")
+    with pytest.warns(MeasuredWarning, match=r"\('a' 10 of \d+, 'b' 5 of \d+\).*measured=\"nonzero\""):
+        um.tl.joint_nmf(joined, 3, **options)
+    zeros = joined.varm["joint_nmf_specific"]
+    um.tl.joint_nmf(joined, 3, measured="all", **options)
+    np.testing.assert_array_equal(joined.varm["joint_nmf_specific"], zeros)
+    um.tl.joint_nmf(joined, 3, measured="nonzero", **options)
+
+
+@pytest.mark.parametrize("silent", [0, 2])
+def test_genes_that_are_silent_by_chance_or_by_sex_are_no_warning(silent):
+    r = np.random.default_rng(5)
+    X = r.poisson(r.dirichlet([0.3] * 3, 300) @ r.gamma(0.3, 1, (3, 600))).astype(np.float32)
+    X[150:, np.argsort(-X.sum(axis=0))[:silent]] = 0
+    adata = AnnData(
+        sparse.csr_matrix(X), obs=pd.DataFrame({"batch": ["a", "b"] * 75 + ["c"] * 150}, index=map(str, range(300)))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        um.tl.joint_nmf(adata, 3, batch_key="batch", tol=1e-2)
 
 
 def test_a_batch_is_added_to_a_fit():

@@ -34,6 +34,9 @@ SAMPLES = "_samples"
 UNIT = "_unit"
 COMPLETED = "_completed"
 
+DEFAULTS = ("deconvolve", "archetypes", "nmf", "als", "svd", "metagenes", "joint_nmf", "ae", "vae", "zinb_ae")
+"""Names of results that are not given one."""
+
 
 def column_names(names: list[str]) -> list[str]:
     """Return the names under which columns are stored: `/` becomes `_`, and clashes are numbered.

@@ -41,7 +41,23 @@ def stored_entry(adata: "AnnData", key: str, *tools: str) -> Entry:
         return Entry(entry, f"uns[{key!r}]")
     have = sorted(str(k) for k, v in adata.uns.items() if tool_of(v) in tools)
     msg = f"no result of {' or '.join(f'`tl.{t}`' for t in tools)} under the key {key!r}; keys with one: {have}."
-    raise KeyError(msg)
+    raise KeyError(msg + (f" {LOST}" if key in lost_results(adata) else ""))
+
+
+LOST = (
+    "Tables of this name are in obsm, but not what the tool says of them in uns: `anndata.concat` drops it. Join parts of one "
+    'object, or parts deconvolved by one reference, with `uns_merge="same", merge="same"`; else run the tool on all of them.'
+)
+"""What to do about results whose account was lost."""
+
+
+def lost_results(adata: "AnnData") -> list[str]:
+    """Return the keys of tables that a tool seems to have left and that `uns` knows nothing of."""
+    names = [str(name).removeprefix(keys.EMBEDDING) for name in adata.obsm]
+    told = [key for key in names if key not in adata.uns]
+    return [
+        key for key in told if key in keys.DEFAULTS or f"{key}{keys.SE}" in names or f"{key}{keys.RMSE}" in adata.obs
+    ]
 
 
 def tool_of(entry: Any) -> str | None:

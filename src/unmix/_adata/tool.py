@@ -48,7 +48,7 @@ def tool(function: Callable[P, Slots]) -> "Callable[P, AnnData | None]":
         if copy:
             adata = adata.to_memory() if adata.isbacked else adata.copy()
         write(adata, slots)
-        logger.info("%s: %.1f s, wrote %s", name, time.perf_counter() - start, ", ".join(slots.names()))
+        logger.info("%s: %.1f s, wrote %s", name, time.perf_counter() - start, ", ".join(slots.names()) or "no slot")
         return adata if copy else None
 
     wrapper.__signature__ = signature.replace(return_annotation="AnnData | None")  # type: ignore[attr-defined]

@@ -27,6 +27,8 @@ class Slots:
     varm: dict[str, Any] = field(default_factory=dict)
     uns: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, Any] = field(default_factory=dict)
+    outdated: tuple[str, ...] = ()
+    """Keys of `uns` of results that were made from what is replaced, and go with it."""
 
     def names(self) -> list[str]:
         """Return the slots as a reader would write them, such as `obsm['deconvolve']`."""
@@ -151,9 +153,12 @@ def _outdated(adata: "AnnData", slots: Slots) -> list[tuple[str, str]]:
     """Name what earlier results under the same keys have left and no other claims, and results of which nothing is left."""
     new = {(attribute, key) for attribute in ATTRIBUTES for key in getattr(slots, attribute)}
     claimed = {key: _claims(str(key), entry) for key, entry in adata.uns.items()}
-    others = {key: claims for key, claims in claimed.items() if key not in slots.uns}
-    left = set().union(*(claimed.get(key, set()) for key in slots.uns)) - set().union(*others.values()) - new
+    made_of_it = {key for key in slots.outdated if claimed.get(key)}
+    others = {key: claims for key, claims in claimed.items() if key not in slots.uns and key not in made_of_it}
+    gone = (claims for key, claims in claimed.items() if key not in others)
+    left = set().union(*gone) - set().union(*others.values()) - new
     spent = [("uns", key) for key, claims in others.items() if claims and claims <= new]
+    spent += [("uns", key) for key in sorted(made_of_it)]
     return [*sorted((at, key) for at, key in left if key in getattr(adata, at)), *spent]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from anndata import AnnData
 
+from unmix._adata.stored import LOST, lost_results
 from unmix._report.archetypes import read_archetypes
 from unmix._report.autoencoder import read_autoencoder
 from unmix._report.content import Result
@@ -43,6 +44,9 @@ def read_results(adata: AnnData, keys: Sequence[str] | None) -> list[Result]:
     if unknown or not wanted:
         what = f"no result under {unknown}" if unknown else "no result of unmix to show"
         have = f"there are {list(shown)}" if shown else "run `unmix.tl.deconvolve` or another tool first"
+        lost = lost_results(adata)
+        if lost and (keys is None or set(unknown) & set(lost)):
+            have = f"there are tables of {lost}. {LOST.removesuffix('.')}"
         msg = f"{what}; {have}."
         raise KeyError(msg)
     return [result for key in wanted for result in _read(adata, key, shown[key])]

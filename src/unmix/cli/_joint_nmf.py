@@ -20,7 +20,7 @@ def joint_nmf(
     weights: list[float] | None = None,
     specificity: float | None = None,
     scale: bool = True,
-    measured: Literal["nonzero"] | None = None,
+    measured: Literal["nonzero", "all"] | None = None,
     align: bool = False,
     online: int = 0,
     start: Path | None = None,
@@ -58,7 +58,7 @@ def joint_nmf(
     scale
         For batches with squared error: divide each gene by its root mean square in the batch.
     measured
-        For batches: "nonzero" where a gene without any count in a batch was not measured there.
+        For batches: "nonzero" where a gene without any count in a batch was not measured there, "all" where it was.
     align
         For batches: also write usages with the quantiles of the largest batch.
     online

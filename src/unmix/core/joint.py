@@ -127,6 +127,26 @@ def _batch_squares(block: Block, codes: np.ndarray, n_batches: int) -> np.ndarra
     return out
 
 
+def batch_detections(X: Any, codes: np.ndarray, n_batches: int, *, n_jobs: int = 1) -> np.ndarray:
+    """Return in how many rows of every batch every column is not zero, (n_batches, n_vars).
+
+    Examples
+    --------
+    >>> batch_detections(np.array([[1, 0], [2, 0], [0, 3]]), np.array([0, 0, 1]), 2)
+    array([[2, 0],
+           [0, 1]])
+    """
+    found: np.ndarray = reduce_rows(_batch_detected, X, codes, constants=(n_batches,), n_jobs=n_jobs)
+    return found
+
+
+def _batch_detected(block: Block, codes: np.ndarray, n_batches: int) -> np.ndarray:
+    out = np.zeros((n_batches, block.shape[1]), np.int64)
+    for b, _, part in by_batch(block, codes):
+        out[b] = np.asarray((part != 0).sum(axis=0)).ravel()
+    return out
+
+
 def sorted_rows(X: Any, codes: np.ndarray) -> tuple[Any, np.ndarray, Any]:
     """Return a matrix in memory with its rows batch by batch, their codes, and where the original rows are now.
 

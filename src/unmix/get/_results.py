@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from unmix._adata.arguments import checked
@@ -23,8 +24,7 @@ def results(adata: "AnnData") -> pd.DataFrame:
 
     Returns
     -------
-    One row per result, by its key: `tool`, `version` of unmix that wrote it, and `slots`, the places whose names begin with the
-    key (or `X_` and the key).
+    One row per result, by its key: `tool`, `version` of unmix that wrote it, and `slots`, the places that belong to it.
 
     Examples
     --------
@@ -50,7 +50,11 @@ def _is_result(value: object) -> bool:
 
 
 def _slots(adata: "AnnData", key: str, keys: list[str]) -> list[str]:
-    """Name the slots of a key that no longer key claims."""
+    """Name the slots that a result has noted as its own and that are still there; without a note, go by their names."""
+    noted = adata.uns[key].get("slots")
+    if isinstance(noted, dict):
+        names = {place: map(str, np.ravel(noted.get(place, []))) for place in PLACES}
+        return [f"{place}[{name!r}]" for place in PLACES for name in names[place] if name in getattr(adata, place)]
     longer = [other for other in keys if other != key and other.startswith(key)]
     found = []
     for place in PLACES:

@@ -81,7 +81,8 @@ def archetypes(
     Warns
     -----
     SectionsWarning
-        If `uns["spatial"]` holds several sections, whose spots lie on top of each other without `library_key`.
+        If `uns["spatial"]` holds several sections, whose spots lie on top of each other without `library_key`, or with
+        it sections have no image and it has images of other names.
 
     Examples
     --------

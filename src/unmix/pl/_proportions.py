@@ -93,7 +93,8 @@ def proportions(
     Warns
     -----
     SectionsWarning
-        If `uns["spatial"]` holds several sections, whose spots lie on top of each other in maps without `library_key`.
+        If `uns["spatial"]` holds several sections, whose spots lie on top of each other in maps without `library_key`,
+        or with it sections have no image and it has images of other names.
 
     Notes
     -----

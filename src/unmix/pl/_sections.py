@@ -14,7 +14,7 @@ MOST = 200
 
 
 class SectionsWarning(UserWarning):
-    """Spots of several sections lie on top of each other."""
+    """Spots of several sections lie on top of each other, or sections are drawn without the images that are there."""
 
 
 def libraries(adata: AnnData) -> dict[str, Any]:
@@ -73,6 +73,30 @@ def warn_of_overlay(adata: AnnData) -> None:
         f"`library_key={column}` draws every section by itself ({which})."
     )
     warnings.warn(msg, SectionsWarning, stacklevel=5)
+
+
+def warn_of_names(adata: AnnData, library_key: str, sections: list[str]) -> None:
+    """Say so where sections are drawn without an image, and there are images that no section of the column has.
+
+    Warns
+    -----
+    SectionsWarning
+        If there are both.
+    """
+    known = libraries(adata)
+    bare = [name for name in sections if name not in known]
+    spare = sorted(set(known) - set(adata.obs[library_key].dropna().astype(str)))
+    if bare and spare:
+        msg = (
+            f"the sections {_some(bare)} are drawn without an image: uns['spatial'] has none of these names, only {_some(spare)} "
+            f"beside them; name them alike in obs[{library_key!r}] and uns['spatial']."
+        )
+        warnings.warn(msg, SectionsWarning, stacklevel=5)
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names as a list, and how many there are."""
+    return f"{names[:3]}" + (f" ({len(names)} in all)" if len(names) > 3 else "")
 
 
 def _values(column: pd.Series) -> set[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from unmix.pl._canvas import LABEL, MISSING, TITLE, colour_bar, panels, wrapped
-from unmix.pl._sections import libraries, spots_by_section, warn_of_overlay
+from unmix.pl._sections import libraries, spots_by_section, warn_of_names, warn_of_overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,11 +59,13 @@ def tissues(
     Warns
     -----
     SectionsWarning
-        If spots of several sections lie on top of each other.
+        If spots of several sections lie on top of each other, or sections and images have different names.
     """
     xy = _coordinates(adata, basis)
     if library_key is not None:
         found = spots_by_section(adata, library_key, library_id).items()
+        if basis == "spatial":
+            warn_of_names(adata, library_key, [name for name, _ in found])
         return [_tissue(basis, xy[rows], libraries(adata).get(name), name, rows) for name, rows in found]
     if library_id is None and basis == "spatial":
         warn_of_overlay(adata)

@@ -198,6 +198,7 @@ def autoencoder(
         fitted, chosen = steps.train(rows, design, options, seed=seed, n_jobs=threads, checkpoint=checkpoint)
     how = {"n_samples": n_samples, "seed": seed, "device": device, "threads": threads}
     slots = steps.slots_of(adata, rows, fitted, key, conditions, **how)  # type: ignore[arg-type]
+    slots.outdated = (key + keys.DENOISED,)
     slots.uns[key] |= {"chosen": chosen, "params": before.options} if resume else {"chosen": chosen}
     if denoise is not False:
         at = slice(None) if columns is None else columns

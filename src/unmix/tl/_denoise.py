@@ -71,10 +71,11 @@ def denoise(
     `None`, or with `copy=True` the copy. Sets the following fields, where `name` is `key_added` or `key`:
 
     `layers[name + "_denoised"]` : float32
-        Means, NaN in cells without counts; for a list of genes a sparse matrix in which only their columns are filled. Not
-        written with `out`.
+        Means, NaN in cells without counts; for a list of genes a sparse matrix in which only their columns are filled.
     `uns[name + "_denoised"]` : dict
         `params`.
+
+    With `out` neither: `adata` stays as it is. Another fit under `key` removes both where they have its name.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def denoise(
     if out is not None:
         with new_dense_h5ad(Path(out), adata.obs_names, names) as X:
             steps.write_denoised(X, slice(None), fit, rows, wanted, device=device, n_jobs=threads)
-        return Slots(uns={name: {}})
+        return Slots()
     at = adata.var_names.get_indexer(names)
     values = steps.denoised_layer(fit, rows, wanted, adata.n_vars, at, device=device, n_jobs=threads)
     return Slots(uns={name: {}}, layers={name: values})

@@ -1,5 +1,6 @@
 """`tl.joint_nmf` for the batches of an AnnData: which genes each measured, where to start, what is written."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,18 @@ from unmix._adata.write import Slots
 from unmix._settings import settings
 from unmix.core.alignment import quantile_align
 from unmix.core.factorization import Walk
-from unmix.core.joint import Batches, batch_rms, joint_batches
+from unmix.core.joint import Batches, batch_detections, batch_rms, joint_batches
 from unmix.core.joint_counts import joint_counts
 from unmix.core.joint_loadings import Known
+
+EXPECTED = 30
+"""Cells in which a gene is expected and found in none: where batches are alike, the chance is e^-30."""
+SILENT = 0.01
+"""Share of the genes expected in a batch that may be silent there, as genes of a cell type or sex that it lacks are."""
+
+
+class MeasuredWarning(UserWarning):
+    """Genes that a batch seems not to have measured are fitted as zeros."""
 
 
 @tool
@@ -67,6 +77,8 @@ def joint_nmf(
     if scaled and start is not None and freeze:
         keep_scales(D, start, key_added, names, matrix)
     D *= measured_genes(adata, measured, names, rms)
+    if measured is None and ((rms > 0).any(axis=0) & ~(rms > 0).all(axis=0)).any():
+        warn_of_silence(batch_detections(matrix.X, codes, len(names), n_jobs=threads), codes, names)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     options: dict[str, Any] = {"specificity": specificity, "known": known, "walk": walk, "rng": rng}
     if poisson:
@@ -101,6 +113,31 @@ def check_labels(labels: pd.Categorical, batch_key: str, *, at_least: int) -> No
         raise ValueError(msg)
 
 
+def warn_of_silence(found: np.ndarray, codes: np.ndarray, names: list[str]) -> None:
+    """Say so where batches lack more genes that others have than cell types and sexes explain.
+
+    A gene is expected in a batch in as many cells as it is found in, cell by cell, in the batches that have it.
+
+    Warns
+    -----
+    MeasuredWarning
+        If more than `SILENT` of the genes expected in at least `EXPECTED` cells of a batch are found in none.
+    """
+    sizes, has = np.bincount(codes, minlength=len(names))[:, None], found > 0
+    rate = found.sum(axis=0) / np.maximum((has * sizes).sum(axis=0), 1)
+    due = (sizes * rate >= EXPECTED) & (found.sum(axis=0) >= EXPECTED)
+    silent, expected = (due & ~has).sum(axis=1), due.sum(axis=1)
+    lacking = [f"{names[b]!r} {silent[b]} of {expected[b]}" for b in np.flatnonzero(silent > SILENT * expected)]
+    if lacking:
+        told = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        msg = (
+            f"of the genes expected in at least {EXPECTED} of its cells, a batch has no count of many ({told}). They are fitted "
+            'as zeros; if they were not measured there, as after an outer join, give `measured="nonzero"` or a table; if they '
+            'were, `measured="all"` says so.'
+        )
+        warnings.warn(msg, MeasuredWarning, stacklevel=4)
+
+
 def measured_genes(adata: AnnData, measured: Any, names: list[str], rms: np.ndarray) -> np.ndarray:
     """Return which genes each batch measured, (n_batches, n_vars).
 
@@ -111,13 +148,13 @@ def measured_genes(adata: AnnData, measured: Any, names: list[str], rms: np.ndar
     ValueError
         If a gene was measured by no batch, or the table leaves it open.
     """
-    if measured is None:
+    if measured is None or (isinstance(measured, str) and measured == "all"):
         return np.ones(rms.shape, bool)
     if isinstance(measured, str) and measured == "nonzero":
         return (rms > 0) | ~(rms > 0).any(axis=0)
     table = adata.varm.get(measured) if isinstance(measured, str) else measured
     if not isinstance(table, pd.DataFrame):
-        msg = f'`measured` must be a DataFrame, the name of one in varm, or "nonzero", got {measured!r}.'
+        msg = f'`measured` must be a DataFrame, the name of one in varm, "nonzero" or "all", got {measured!r}.'
         raise KeyError(msg)
     table = table.rename(columns=str)
     if missing := [name for name in names if name not in table] or list(adata.var_names.difference(table.index)[:3]):

@@ -66,8 +66,9 @@ def joint_nmf(
         For batches with squared error: divide each gene by its root mean square in the batch.
     measured
         For batches: which genes each measured, as a table genes x batches or the name of one in `varm`; `"nonzero"`: a
-        gene without any count in a batch was not measured there, as after an outer join. `None`: all. A gene that one
-        batch alone measured has loadings of that batch's own only (UINMF).
+        gene without any count in a batch was not measured there, as after an outer join; `"all"`: all were. `None`: all,
+        with a warning where many genes are silent in one batch alone. A gene that one batch alone measured has loadings
+        of that batch's own only (UINMF).
     align
         For batches: also write usages whose quantiles are those of the largest batch.
     online
@@ -125,6 +126,8 @@ def joint_nmf(
     -----
     ConvergenceWarning
         If the limit of iterations is reached first.
+    MeasuredWarning
+        If, without `measured`, more than 1% of the genes expected in 30 cells of a batch are found in none of them.
 
     References
     ----------
