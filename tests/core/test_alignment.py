@@ -33,6 +33,15 @@ def test_quantiles_become_those_of_the_reference():
         assert np.all(np.diff(aligned[b, c][order]) >= 0)
 
 
+def test_the_scale_of_a_component_in_a_batch_does_not_matter():
+    W, codes, _ = usages()
+    aligned, clusters = quantile_align(W, codes, reference=0)
+    other = np.where(codes[:, None] == 1, W * [0.01, 30.0], W)
+    again, same = quantile_align(other, codes, reference=0)
+    np.testing.assert_array_equal(same, clusters)
+    np.testing.assert_allclose(again, aligned, rtol=1e-9)
+
+
 def test_equal_distributions_and_small_clusters_stay():
     W, _, _ = usages()
     half = np.repeat([0, 1], 400)

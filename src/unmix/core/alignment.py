@@ -11,9 +11,10 @@ N_NEIGHBOURS = 20
 def quantile_align(W: np.ndarray, codes: np.ndarray, reference: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return usages with the distributions of the reference batch, and the cluster of every row.
 
-    A row belongs to the component that is largest in it relative to the component's norm, by a vote of its neighbours in
-    the same batch. Within a cluster and a component, the quantiles of a batch are mapped onto those of the reference by
-    linear interpolation; where either has fewer than `MIN_CELLS` rows, usages stay as they are.
+    A row belongs to the component that is largest in it relative to the component's norm in the batch, by a vote of its
+    neighbours there, so that the answer does not depend on the scale of a component in any batch. Within a cluster and a
+    component, the quantiles of a batch are mapped onto those of the reference by linear interpolation; where either has
+    fewer than `MIN_CELLS` rows, usages stay as they are.
 
     Parameters
     ----------
@@ -52,8 +53,10 @@ def quantile_align(W: np.ndarray, codes: np.ndarray, reference: int | None = Non
 
 def factor_clusters(W: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the leading component of every row, by a vote of its nearest neighbours in its batch."""
-    norm = np.linalg.norm(W, axis=0)
-    scaled = W / np.where(norm > 0, norm, 1.0)
+    scaled = np.array(W, dtype=float)
+    for b in np.unique(codes):
+        norm = np.linalg.norm(scaled[codes == b], axis=0)
+        scaled[codes == b] /= np.where(norm > 0, norm, 1.0)
     leading = scaled.argmax(axis=1)
     length = np.linalg.norm(scaled, axis=1, keepdims=True)
     directions = scaled / np.where(length > 0, length, 1.0)

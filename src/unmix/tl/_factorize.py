@@ -10,6 +10,7 @@ from scipy import sparse
 
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
+from unmix._adata.outweighing import row_squares, warn_outweighed
 from unmix._adata.read import (
     LARGEST,
     Matrix,
@@ -137,6 +138,8 @@ def factorize(
     -----
     ConvergenceWarning
         If the limit of iterations is reached first.
+    OutweighedWarning
+        If under squared error one row in a hundred, or fewer, holds most of the sum of squares.
 
     References
     ----------
@@ -155,6 +158,10 @@ def factorize(
     matrix = read_matrix(adata, layer)
     observed = read_mask(adata, mask)
     check_matrix(matrix, observed, method, threads)
+    if loss == "frobenius" and not is_array(observed):
+        other = ' or use `loss="kl"`' if method == "nmf" else ""
+        advice = f"bring all rows to one depth (normalise, take the logarithm){other}"
+        warn_outweighed(row_squares(matrix.X, n_jobs=threads), matrix.obs_names, advice)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     curve = None
     if n_components == "auto":
@@ -235,9 +242,14 @@ def read_mask(adata: AnnData, mask: Any) -> Any:
     return mask
 
 
+def is_array(mask: Any) -> bool:
+    """Tell whether a mask names single entries."""
+    return mask is not None and not isinstance(mask, str)
+
+
 def check_matrix(matrix: Matrix, observed: Any, method: str, threads: int) -> None:
     """Refuse NaN and infinite values among observed entries, and negative ones where the factors are non-negative."""
-    if observed is None or isinstance(observed, str):
+    if not is_array(observed):
         summary = summarise_rows(matrix, n_jobs=threads)
         check_range(matrix, summary)
         if method == "nmf":

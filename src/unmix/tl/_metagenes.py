@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.networks import network_weights
+from unmix._adata.outweighing import row_squares, warn_outweighed
 from unmix._adata.read import check_expression, read_matrix, summarise_rows
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
@@ -144,6 +145,8 @@ def metagenes(
     -----
     CountsWarning
         If the matrix holds something else than counts.
+    OutweighedWarning
+        If under squared error one cell in a hundred, or fewer, holds most of the sum of squares.
 
     References
     ----------
@@ -170,6 +173,9 @@ def metagenes(
     check_expression(matrix, summary, expect_counts=True)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     data = prepare(matrix, summary, genes, n_top_genes, max(ranks, default=1), codes, max_cells, unit, rng, threads)
+    if loss == "frobenius":
+        squares = row_squares(scaled(data.counts, gene_scale(data.counts, unit)), n_jobs=threads)
+        warn_outweighed(squares, matrix.obs_names[data.rows], 'use `loss="kl"`')
     quick = Walk(n_jobs=threads, tol=1e-3, max_iter=60)
     curve = None
     if not ranks:

@@ -46,7 +46,9 @@ def transform(
     Genes are matched by name. Genes that the fit did not see have no influence. Genes that the new data lack were not
     measured, which is not a count of 0: the new rows are fitted by the genes that both have. Autoencoders read every gene
     of the fit at once, so that there none may be lacking. Where a factorisation took zeros for missing, so does this; where
-    a layer was its mask, a layer of this name masks the new data too.
+    a layer was its mask, a layer of this name masks the new data too. Rows of a batch that a joint factorisation with
+    `scale=True` does not know are scaled gene by gene within the new data, so that they depend on which are given together;
+    give a new batch whole.
 
     Parameters
     ----------
