@@ -166,3 +166,16 @@ def test_a_few_split_reads_leave_counts_what_they_are(tissue):
     one, two = found(spots, reference), found(split, reference)
     assert two.uns["deconvolve"]["chosen"]["scale"] == "1: most of X are counts"
     assert np.abs(one.obsm["deconvolve"] - two.obsm["deconvolve"]).to_numpy().max() < 0.03
+
+
+@pytest.mark.filterwarnings("ignore::unmix._adata.read.CountsWarning")
+@pytest.mark.parametrize("unit", [0.37, 37.3])
+def test_counts_in_another_unit_give_the_same_answer_and_the_same_errors(tissue, unit):
+    """Platform factors and differences between spots were taken for noise: errors half as large again, shares off by .02."""
+    spots, reference = tissue
+    scaled = spots.copy()
+    scaled.X = scaled.X.astype(np.float64) * unit
+    one, two = found(spots, reference), found(scaled, reference)
+    assert np.abs(one.obsm["deconvolve"] - two.obsm["deconvolve"]).to_numpy().max() < 0.01
+    ratio = two.obsm["deconvolve_se"].to_numpy().mean() / one.obsm["deconvolve_se"].to_numpy().mean()
+    assert 0.95 < ratio < 1.05

@@ -15,6 +15,7 @@ from unmix.core.abundance import Abundance, estimate_abundance
 from unmix.core.blocks import Block, map_rows, stream_rows
 from unmix.core.platform import PooledFit, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
+from unmix.core.residuals import dispersion_of_counting, squared_residuals
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
 from unmix.core.unknown import find_unknown
 
@@ -26,6 +27,8 @@ MAX_SPOTS = 500
 """What spots share is estimated from at most so many spots, evenly spread over the rows."""
 MOST = 0.5
 """Share of whole numbers among the values above zero from which they are taken for counts."""
+MOST_COUNTS = 1e6
+"""Values that are no counts are taken for so many on average at most."""
 N_STEPS = 4
 FAR = 8.0
 """Where the reference's sampling leaves a gene's factor so many times less certain than most (haemoglobin, MALAT1), the gene
@@ -49,7 +52,7 @@ class CountModel:
     V: np.ndarray
     """Their posterior variances, shape (G, K)."""
     scale: float
-    """What X is multiplied by to be counts: 1, or for TPM and the like one over the dispersion of their Poisson fit."""
+    """What X is multiplied by to be counts: 1, or for TPM and the like one over the dispersion that counting leaves in them."""
     log_p: np.ndarray
     """Log platform factors, shape (G,)."""
     tau: float
@@ -130,7 +133,7 @@ def estimate_model(
     S_kept, V_kept = shrunk.mean, shrunk.variance
     where = genes if columns is None else columns[genes]
     sample = _sample(X, where, n_jobs=n_jobs, block_rows=block_rows)
-    scale, why = _scale_to_counts(sample, S_kept)
+    scale, why = _scale_to_counts(sample, S_kept, platform)
     sample = sample * scale
     state = _estimate_shared(sample, S_kept, V_kept, platform, dispersion)
     if unknown:
@@ -232,17 +235,21 @@ def _with_unknown(
     return S_all, V_all, state | {"unknown": True}
 
 
-def _scale_to_counts(Y: sparse.csr_array, S: np.ndarray) -> tuple[float, str]:
+def _scale_to_counts(Y: sparse.csr_array, S: np.ndarray, platform: bool) -> tuple[float, str]:
     """Return what turns values into counts, and why.
 
     Values most of which are whole numbers are counts (aligners that split reads leave some that are not). Others are multiplied
-    by one over the Pearson dispersion of their Poisson fit: a quasi-Poisson variance becomes a Poisson one.
+    by one over a Pearson dispersion: a quasi-Poisson variance becomes a Poisson one. Where factors of genes are fitted, they are
+    no noise, and the dispersion is that about each gene's own.
     """
     values = Y.data[Y.data > 0]
     whole = np.mean(values == np.rint(values)) if values.size else 1.0
     if whole > MOST:
         return 1.0, "X holds counts" if whole == 1 else "most of X are counts"
-    pearson = fit_rows(*csr_parts(Y), S, 0.0, start(Y, S), MAX_ITER)[3]
+    W, _, _, pearson, *_ = fit_rows(*csr_parts(Y), S, 0.0, start(Y, S), MAX_ITER)
+    if platform and Y.shape[0] > 1:
+        dispersion = max(dispersion_of_counting(Y, S, W), values.mean() / MOST_COUNTS)
+        return 1 / dispersion, "one over the dispersion within genes of low counts"
     dispersion = float(pearson.sum()) / max(Y.shape[0] * (Y.shape[1] - S.shape[1]), 1)
     return 1 / max(dispersion, 1e-12), "one over the dispersion of the Poisson fit"
 
@@ -304,20 +311,6 @@ def relative_variance(S: np.ndarray, V: np.ndarray, total: np.ndarray) -> np.nda
     array([0.0625])
     """
     return V @ total**2 / np.maximum((S @ total) ** 2, 1e-300)
-
-
-def squared_residuals(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """Return the sum over spots of squared differences of counts and means, shape (G,), without a dense matrix of Y.
-
-    Examples
-    --------
-    >>> squared_residuals(sparse.csr_array(np.array([[3.0, 0.0]])), np.array([[1.0], [2.0]]), np.array([[1.0]]))
-    array([4., 4.])
-    """
-    rows = np.repeat(np.arange(Y.shape[0]), np.diff(Y.indptr))
-    fitted = np.einsum("ek,ek->e", W[rows], A[Y.indices])
-    counted = np.bincount(Y.indices, Y.data * (Y.data - 2 * fitted), minlength=Y.shape[1])
-    return counted + np.einsum("gk,kl,gl->g", A, W.T @ W, A, optimize=True)
 
 
 def choose_dispersion(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray) -> float:
