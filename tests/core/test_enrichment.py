@@ -25,6 +25,15 @@ def test_a_set_of_no_or_all_genes_says_nothing():
     found = univariate(np.arange(6.0)[None], sparse.csc_array(np.ones((6, 1)) * [0, 1]))
     assert np.all(found.t == 0)
     assert np.all(found.p == 1)
+    assert np.all(found.q == 1)
+
+
+def test_sets_that_say_nothing_do_not_make_the_others_less_significant():
+    r = np.random.default_rng(1)
+    scores, weights = r.standard_normal((2, 50)), r.random((50, 3)) < 0.2
+    alone = univariate(scores, sparse.csc_array(weights))
+    beside = univariate(np.vstack([scores, np.ones(50)]), sparse.csc_array(np.hstack([weights, np.zeros((50, 4))])))
+    np.testing.assert_array_equal(beside.q[:2, :3], alone.q)
 
 
 def test_networks_are_tables_or_sets():

@@ -1,7 +1,10 @@
 """`pp.signatures`: what it says of markers agrees with the q-values that it stores."""
 
+import anndata as ad
 import numpy as np
 import pytest
+from anndata import AnnData
+from scipy import sparse
 
 import unmix as um
 
@@ -44,3 +47,16 @@ def test_no_marker_is_above_max_q_where_all_types_have_enough(reference):
     um.pp.signatures(reference, "cell_type", n_markers=(5, 50), min_cells=4)
     assert markers_with_q_values(reference)[4].max() <= 0.01
     assert reference.uns["signatures"]["n_filled"].sum() == 0
+
+
+@pytest.mark.parametrize("test", ["welch", "wilcoxon"])
+def test_genes_without_counts_do_not_make_the_others_less_significant(reference, test):
+    cells = reference[:, :100].copy()
+    silent = AnnData(sparse.csr_matrix((cells.n_obs, 300), dtype=np.float32), cells.obs)
+    silent.var_names = [f"silent_{j}" for j in range(300)]
+    more = ad.concat([cells, silent], axis=1, merge="same")
+    for adata in (cells, more):
+        um.pp.signatures(adata, "cell_type", test=test)
+    q = more.varm["signatures_qvals"]
+    np.testing.assert_array_equal(q.iloc[:100], cells.varm["signatures_qvals"])
+    assert (q.iloc[100:] == 1).all(axis=None)

@@ -15,7 +15,7 @@ class Enrichment:
     p: np.ndarray
     """Two-sided p-value."""
     q: np.ndarray
-    """Benjamini-Hochberg adjusted over all tests."""
+    """Benjamini-Hochberg adjusted over the tests of sets and programs that vary over the genes, 1 for others."""
 
 
 def univariate(scores: np.ndarray, weights: sparse.csc_array) -> Enrichment:
@@ -51,4 +51,6 @@ def univariate(scores: np.ndarray, weights: sparse.csc_array) -> Enrichment:
     r = np.clip((weights.T @ centred.T).T / np.where(scale > 0, scale, np.inf), -1, 1)
     t = r * np.sqrt((n - 2) / np.maximum(1 - r**2, 1e-300))
     p = 2 * stats.t.sf(np.abs(t), n - 2)
-    return Enrichment(t, p, stats.false_discovery_control(p.ravel()).reshape(p.shape))
+    q, tested = np.ones_like(p), scale > 0
+    q[tested] = stats.false_discovery_control(p[tested])
+    return Enrichment(t, p, q)

@@ -168,7 +168,7 @@ def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
     weight = np.where(few, np.minimum(variances.sum(axis=1) / np.maximum(distance, 1e-300), 1.0), 0.0)
     profiles = (1 - weight[:, None]) * mean + weight[:, None] * pooled
     p_values = _welch(m)
-    q_values = stats.false_discovery_control(p_values, axis=1)
+    q_values = adjusted(p_values, (m.share > 0).any(axis=0))
     return Signatures(
         profiles.T.copy(),
         ((1 - weight[:, None]) ** 2 * variances).T.copy(),
@@ -233,7 +233,24 @@ def with_wilcoxon(signatures: Signatures, X: Any, labels: np.ndarray) -> Signatu
     labelled = labels[labels >= 0]
     member = labelled[:, None] == np.arange(len(signatures.n_cells))
     ranked = rank_markers(sparse.csc_array(sparse.vstack(parts)), member)
-    return replace(signatures, p_values=ranked.pval, q_values=stats.false_discovery_control(ranked.pval, axis=0))
+    q_values = adjusted(ranked.pval.T, (signatures.profiles > 0).any(axis=1)).T
+    return replace(signatures, p_values=ranked.pval, q_values=q_values)
+
+
+def adjusted(p_values: np.ndarray, tested: Any) -> np.ndarray:
+    """Return Benjamini-Hochberg q-values of every row over the columns that are tested, and 1 for the others.
+
+    A gene without counts can never be found, and whether a file lists it must not matter to the others.
+
+    Examples
+    --------
+    >>> adjusted(np.array([[0.01, 1.0, 0.04]]), np.array([True, False, True]))
+    array([[0.02, 1.  , 0.04]])
+    """
+    q_values = np.ones_like(p_values)
+    if tested.any():
+        q_values[:, tested] = stats.false_discovery_control(p_values[:, tested], axis=1)
+    return q_values
 
 
 def _log_shares(block: Block) -> sparse.csr_array:

@@ -40,7 +40,8 @@ def enrichment(
 
     Returns
     -------
-    Columns `program`, `source`, `t`, `pval` and `qval` (Benjamini-Hochberg over all tests).
+    Columns `program`, `source`, `t`, `pval` and `qval` (Benjamini-Hochberg over all tests; sets without an
+    expressed gene are none).
 
     Raises
     ------
