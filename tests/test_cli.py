@@ -143,3 +143,12 @@ def test_bulk_samples_may_be_a_table(files, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["deconvolve", str(tmp_path / "words.csv"), *options, "--out", str(tmp_path / "c.csv")])
     assert "'symbol' has none" in capsys.readouterr().err
+    table = spots.to_df().T
+    table.to_csv(tmp_path / "semicolons.csv", sep=";")
+    table.rename(index={table.index[1]: table.index[0]}).to_csv(tmp_path / "twice.csv")
+    table.T.to_csv(tmp_path / "round.csv")
+    said = {"semicolons": "separated by commas", "twice": "several rows", "round": "turn the data round"}
+    for name, why in said.items():
+        with pytest.raises(SystemExit):
+            main(["deconvolve", str(tmp_path / f"{name}.csv"), *options, "--out", str(tmp_path / "c.csv")])
+        assert why in capsys.readouterr().err

@@ -62,6 +62,17 @@ def test_leading_types_and_bars(spots, tmp_path):
     assert (tmp_path / "bars.png").stat().st_size > 0
 
 
+def test_scores_are_called_scores(spots):
+    scored = spots.copy()
+    _, reference = um.datasets.pbmc_spots()
+    with pytest.warns(um._adata.signatures.SignatureWarning):
+        um.tl.deconvolve(scored, reference, groupby="cell_type", method="nusvr", absolute="no.sumto1")
+    ax = um.pl.proportions(scored, kind="bars", show=False)[0]
+    assert (ax.get_ylabel(), ax.get_title()) == ("score", "Cell-type scores")
+    ax = um.pl.proportions(scored, kind="bars", as_rna=True, show=False)[0]
+    assert ax.get_ylabel() == "share of RNA"
+
+
 def test_what_is_not_there_is_named(spots):
     with pytest.raises(KeyError, match="deconvolve"):
         um.pl.proportions(spots, key="nothing")

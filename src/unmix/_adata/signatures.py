@@ -1,12 +1,21 @@
 """From a reference (labelled cells or a table) to a genes x types signature, aligned to the genes of the data."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from unmix._adata.doubts import (
+    KINDS_OF_NAMES,
+    advice_on_names,
+    warn_of_aggregates,
+    warn_of_logs,
+    warn_of_missing_names,
+)
 from unmix._adata.read import LARGEST, check_expression, read_labels, read_matrix, summarise_rows
 from unmix._settings import logger
 from unmix.core.shrinkage import shrink_sizes
@@ -26,9 +35,6 @@ if TYPE_CHECKING:
 
 SPARE_SHARE = 0.1
 """Gene names are matched without regard to case where exact matching finds less than this share of the smaller set."""
-KINDS_OF_NAMES = (
-    "Are the names symbols in one and identifiers in the other, or do they end in a version (`.1`) in one only?"
-)
 
 
 class SignatureWarning(UserWarning):
@@ -109,6 +115,7 @@ def reference_signatures(
     if len(names) < 2:
         msg = f"obs[{groupby!r}] of the reference must label cells of at least two types, found {names}."
         raise ValueError(msg)
+    warn_of_missing_names(names, groupby, SignatureWarning)
     recoded = np.where(codes >= 0, np.searchsorted(present, codes), -1)
     donors = np.zeros(len(recoded), dtype=np.int64) if batch_key is None else read_batches(reference, batch_key)
     n_donors = int(donors.max()) + 1
@@ -143,9 +150,11 @@ def read_batches(adata: "AnnData", batch_key: str) -> np.ndarray:
     ValueError
         If a cell has none.
     """
-    codes = np.asarray(read_labels(adata, batch_key, name="batch_key").codes, dtype=np.int64)
+    codes = np.asarray(read_labels(adata, batch_key, name="batch_key", whose="the reference").codes, dtype=np.int64)
     if (codes < 0).any():
-        msg = f"obs[{batch_key!r}] must name a batch for every cell, {int((codes < 0).sum())} have none."
+        msg = (
+            f"obs[{batch_key!r}] of the reference must name a batch for every cell, {int((codes < 0).sum())} have none."
+        )
         raise ValueError(msg)
     return codes
 
@@ -208,6 +217,7 @@ def read_signature(
         reference, groupby, layer=layer, batch_key=batch_key, min_cells=min_cells, n_jobs=n_jobs
     )
     warn_few_cells(names, found)
+    warn_of_aggregates(reference, found.n_cells, SignatureWarning)
     choice = choose_markers(found.profiles, found.log_fold_change, found.q_values, bounds=n_markers, max_q=max_q)
     is_marker = np.zeros(found.profiles.shape, dtype=bool)
     for k, markers in enumerate(choice.markers):
@@ -234,14 +244,15 @@ def _signature_of_table(table: pd.DataFrame) -> Signature:
             f"got {profiles.min():g} to {profiles.max():g}."
         )
         raise ValueError(msg)
+    warn_of_logs(profiles, "the signature", SignatureWarning)
     is_marker = profiles == profiles.max(axis=1, keepdims=True)
     return Signature(
         pd.Index([str(g) for g in table.index]), [str(n) for n in table.columns], profiles, is_marker & (profiles > 0)
     )
 
 
-def align(signature: Signature, var_names: pd.Index) -> Alignment:
-    """Restrict a signature to the genes it shares with the data.
+def align(signature: Signature, data: "AnnData", reference: Any = None) -> Alignment:
+    """Restrict a signature to the genes it shares with the data; errors go by what the reference was, too.
 
     Raises
     ------
@@ -253,6 +264,7 @@ def align(signature: Signature, var_names: pd.Index) -> Alignment:
     SignatureWarning
         If names had to be matched without regard to case, or a type loses more than half of its markers.
     """
+    var_names = pd.Index(data.var_names)
     columns = var_names.get_indexer(signature.genes)
     exact = int((columns >= 0).sum())
     ignored_case = False
@@ -261,16 +273,15 @@ def align(signature: Signature, var_names: pd.Index) -> Alignment:
         if (folded >= 0).sum() > 2 * exact:
             columns, ignored_case = folded, True
     shared = columns >= 0
+    advice = partial(advice_on_names, signature.genes, signature.names, data, reference)
     if not shared.any():
-        msg = (
-            f"the reference and the data share no gene: {list(signature.genes[:3])} against {list(var_names[:3])}. "
-            + KINDS_OF_NAMES
-        )
+        some, others = list(signature.genes[:3]), list(var_names[:3])
+        msg = f"the reference and the data share no gene: {some} against {others}. {advice()}"
         raise ValueError(msg)
     if ignored_case:
         msg = f"exact gene names match in {exact} cases only; ignoring case, {int(shared.sum())} genes are shared and used."
         warnings.warn(msg, SignatureWarning, stacklevel=3)
-    overlap = _overlap(signature, shared)
+    overlap = _overlap(signature, shared, advice)
     logger.info("%d of %d genes of the reference are in the data", int(shared.sum()), len(shared))
     return Alignment(signature.take(shared), columns[shared], overlap, ignored_case)
 
@@ -311,7 +322,7 @@ def _match_without_case(genes: pd.Index, var_names: pd.Index) -> np.ndarray:
     return np.where(ours.duplicated(keep=False), -1, columns)
 
 
-def _overlap(signature: Signature, shared: np.ndarray) -> pd.DataFrame:
+def _overlap(signature: Signature, shared: np.ndarray, advice: Callable[[], str]) -> pd.DataFrame:
     """Count the markers that the data has; refuse types without any, warn of types that lose most."""
     total = signature.is_marker.sum(axis=0)
     found = signature.is_marker[shared].sum(axis=0)
@@ -323,7 +334,7 @@ def _overlap(signature: Signature, shared: np.ndarray) -> pd.DataFrame:
         if 2 * len(lost) <= len(table):
             msg += "leave these types out of the reference."
         else:
-            msg += f"{int(shared.sum())} of {len(shared)} genes are shared. {KINDS_OF_NAMES}"
+            msg += f"{int(shared.sum())} of {len(shared)} genes are shared. {advice()}"
         raise ValueError(msg)
     poor = table.index[(table["share"] < 0.5) & (table["n_markers"] > 0)].tolist()
     if poor:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+import pandas as pd
+
 from unmix import __version__
 from unmix._adata.arguments import check_arguments
 from unmix._adata.write import Slots, storable, write
@@ -62,5 +64,9 @@ def check_anndata(value: Any, name: str) -> Any:
 
     if not isinstance(value, AnnData):
         msg = f"`{name}` expects an AnnData as its first argument, got {type(value).__name__}."
+        if isinstance(value, pd.DataFrame):
+            msg += (
+                " `anndata.AnnData(table)` makes one of samples x genes; where the rows are genes, give it `table.T`."
+            )
         raise TypeError(msg)
     return value

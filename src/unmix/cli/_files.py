@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+NAMES = {",": "commas", "\t": "tabs"}
 SAFELY: dict[str, Any] = {"float_precision": "round_trip"}
 """How pandas reads numbers: its own parsers crash the process on exponents of many digits, and are not exact."""
 OBJECTS = (".h5ad",)
@@ -58,19 +59,23 @@ def read_reference(path: Path) -> "AnnData | pd.DataFrame":
     Raises
     ------
     FileProblem
-        If it cannot be read.
+        If it cannot be read, or its columns are not separated as its ending says.
     """
     suffixes = [s for s in map(str.lower, path.suffixes) if s != ".gz"]
     separator = TABLES.get(suffixes[-1] if suffixes else "")
     if separator is None or path.is_dir():
         return read_data(path)
     try:
-        return pd.read_csv(
+        found = pd.read_csv(
             path, sep=separator, index_col=0, keep_default_na=False, na_values=[""], **SAFELY
         )  # NA is a gene
     except Exception as error:  # damaged files raise what their libraries like
         msg = f"{path} could not be read as a table: {error}"
         raise FileProblem(msg) from error
+    if found.shape[1] == 0:
+        msg = f"{path} has one column only; columns must be separated by {NAMES[separator]}, as its ending says."
+        raise FileProblem(msg)
+    return found
 
 
 def read_samples(path: Path) -> "AnnData":
@@ -79,13 +84,16 @@ def read_samples(path: Path) -> "AnnData":
     Raises
     ------
     FileProblem
-        If the file cannot be read, or a column of the table holds no numbers.
+        If the file cannot be read, a column of the table holds no numbers, or a gene has several rows.
     """
     found = read_reference(path)
     if not isinstance(found, pd.DataFrame):
         return found
     if words := [str(name) for name, kind in found.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]:
         msg = f"{path}: a table of samples has genes in its first column and numbers in all others; {words[0]!r} has none."
+        raise FileProblem(msg)
+    if twice := found.index[found.index.duplicated()].astype(str).unique()[:3].tolist():
+        msg = f"{path}: genes must be unique; {twice} have several rows. Add their rows up, or name them differently."
         raise FileProblem(msg)
     from anndata import AnnData
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = ("maps", "se", "top", "bars")
+UNITS = {"cells": "share of cells", "RNA": "share of RNA", "score": "score"}
 MOST_NAMES = 80
 """Observations whose names fit under their bars."""
 
@@ -124,7 +125,7 @@ def proportions(
     if kind not in KINDS:
         msg = f"`kind` must be 'auto' or one of {list(KINDS)}, got {kind!r}."
         raise ValueError(msg)
-    unit = "share of RNA" if (entry["fraction_of"] == "RNA" if as_rna is None else as_rna) else "share of cells"
+    unit = UNITS[entry["fraction_of"] if as_rna is None else "RNA" if as_rna else "cells"]
     colours = dict(zip(table.columns, palette(adata, key, list(table.columns)), strict=True))
     if kind == "bars":
         if library_key is not None:
@@ -206,7 +207,7 @@ def _bars(table: pd.DataFrame, unit: str, colours: dict[str, str], ax: "Axes | S
         panel.set_xlabel(f"{len(table)} observations", fontsize=LABEL)
     panel.set_xlim(-0.6, len(table) - 0.4)
     panel.set_ylabel(unit)
-    panel.set_title("Cell-type proportions", fontsize=TITLE)
+    panel.set_title("Cell-type scores" if unit == UNITS["score"] else "Cell-type proportions", fontsize=TITLE)
     handles = [Patch(color=colours[name], label=name) for name in reversed(table.columns)]
     legend(panel, [*handles, Patch(color=MISSING, label="not fitted")] if missing.any() else handles)
     return panel

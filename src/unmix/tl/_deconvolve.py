@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.read import check_expression, read_labels, read_matrix, summarise_rows
+from unmix._adata.doubts import warn_of_logs
+from unmix._adata.read import CountsWarning, check_expression, read_labels, read_matrix, summarise_rows
 from unmix._adata.signatures import Signature, align, check_collinear, check_n_markers, read_signature
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
@@ -183,9 +184,10 @@ def deconvolve(
     Warns
     -----
     CountsWarning
-        If a method for counts is given something else, or no observation could be fitted.
+        If a method for counts is given something else, values look like logarithms, or no observation could be fitted.
     SignatureWarning
-        If types have few cells or few shared markers, look alike, or gene names match only when case is ignored.
+        If types have few cells or few shared markers, look alike, or gene names match only when case is ignored; if the reference
+        seems to hold logarithms, sums over cells, or labels that are missing.
 
     References
     ----------
@@ -220,7 +222,9 @@ def deconvolve(
     check_unknown(signature, unknown)
     counts_needed = method in ("auto", "poisson") and signature.sizes is not None
     check_expression(matrix, summarise_rows(matrix, n_jobs=threads), expect_counts=counts_needed)
-    aligned = choose_genes(align(signature, matrix.var_names), genes, method)
+    if not counts_needed:
+        warn_of_logs(matrix.X, matrix.where, CountsWarning)
+    aligned = choose_genes(align(signature, adata, reference), genes, method)
     check_collinear(aligned.signature)
     S, columns = aligned.signature.profiles, aligned.columns
     scatter = None
