@@ -1,10 +1,13 @@
 """`tl.joint_nmf`: what must not change where the same data are given in another way."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pytest
 
 import unmix as um
+from unmix._adata.read import CountsWarning
 
 OPTIONS = {"n_components": 3, "tol": 1e-6, "max_iter": 2000, "copy": True}
 
@@ -57,3 +60,20 @@ def test_modalities_on_disk_are_copied(modalities, tmp_path):
     np.testing.assert_allclose(two["rna"].obsm["X_joint_nmf"], one["rna"].obsm["X_joint_nmf"], rtol=1e-5)
     for part in on_disk.values():
         part.file.close()
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_cells_without_counts_do_not_change_how_batches_weigh(modalities, loss):
+    cells = modalities[0]["rna"].copy()
+    cells.obs["batch"] = ["a", "b"] * 60
+    empty = ad.AnnData(np.zeros((40, cells.n_vars)), {"batch": ["a"] * 40}, cells.var)
+    empty.obs_names = [f"empty_{i}" for i in range(40)]
+    more = ad.concat([cells, empty])
+    options = {"batch_key": "batch", "loss": loss, **OPTIONS}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CountsWarning)
+        one, two = um.tl.joint_nmf(cells, **options), um.tl.joint_nmf(more, **options)
+    assert two.uns["joint_nmf"]["loss"][-1] == pytest.approx(one.uns["joint_nmf"]["loss"][-1], rel=1e-3)
+    fitted = [found.obsm["X_joint_nmf"][:120] @ found.varm["joint_nmf"].T for found in (one, two)]
+    np.testing.assert_allclose(fitted[1], fitted[0], atol=0.02 * fitted[0].max())
+    assert not two.obsm["X_joint_nmf"][120:].any()

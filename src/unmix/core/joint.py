@@ -113,10 +113,22 @@ def batch_usages(
 
 
 def batch_rms(X: Any, codes: np.ndarray, n_batches: int, *, n_jobs: int = 1) -> np.ndarray:
-    """Return the root mean square of every column in every batch, (n_batches, n_vars); 0 for columns without entries."""
-    squares = reduce_rows(_batch_squares, X, codes, constants=(n_batches,), n_jobs=n_jobs)
-    size = np.bincount(codes, minlength=n_batches)
+    """Return the root mean square of every column in every batch, (n_batches, n_vars); 0 for columns without entries.
+
+    Rows of zeros only do not count.
+
+    Examples
+    --------
+    >>> batch_rms(np.array([[3.0, 0], [4.0, 0], [0, 0]]), np.array([0, 0, 0]), 1)
+    array([[5., 0.]])
+    """
+    squares, size = reduce_rows(_batch_squares_and_sizes, X, codes, constants=(n_batches,), n_jobs=n_jobs)
     return np.sqrt(squares / np.maximum(size - 1, 1)[:, None])
+
+
+def _batch_squares_and_sizes(block: Block, codes: np.ndarray, n_batches: int) -> tuple[np.ndarray, np.ndarray]:
+    some = np.asarray((block != 0).sum(axis=1)).ravel() > 0
+    return _batch_squares(block, codes, n_batches), np.bincount(codes[some], minlength=n_batches)
 
 
 def _batch_squares(block: Block, codes: np.ndarray, n_batches: int) -> np.ndarray:
