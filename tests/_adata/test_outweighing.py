@@ -19,7 +19,9 @@ def cells(n=400, giants=0, seed=0):
     depth = r.lognormal(0, 0.6, n)
     depth[:giants] *= 100
     X = r.poisson(depth[:, None] * (r.dirichlet([0.2] * 3, n) @ r.gamma(0.3, 3, (3, 80))))
-    return AnnData(sparse.csr_matrix(X.astype(np.float32)))
+    adata = AnnData(sparse.csr_matrix(X.astype(np.float32)))
+    adata.obs["batch"] = ["a", "a", "b", "b"] * (n // 4)
+    return adata
 
 
 CALLS = {
@@ -27,6 +29,8 @@ CALLS = {
     "svd": lambda a: um.tl.factorize(a, 3, method="svd"),
     "zeros are missing": lambda a: um.tl.factorize(a, 3, method="als", mask="zeros", tol=1e-2),
     "metagenes": lambda a: um.tl.metagenes(a, 3, n_runs=3, max_distance=2.0, tol=1e-3),
+    "modalities": lambda a: um.tl.joint_nmf({"a": a, "b": cells()}, 3, tol=1e-3),
+    "batches": lambda a: um.tl.joint_nmf(a, 3, batch_key="batch", tol=1e-3),
 }
 LIKELIHOOD = {
     "nmf": lambda a: um.tl.factorize(a, 3, loss="kl", tol=1e-3),
@@ -64,5 +68,8 @@ def test_no_row_outweighs_others_where_there_are_few_or_none_has_anything():
 def test_row_squares_do_not_depend_on_how_a_matrix_is_kept():
     X = cells(60).X
     expected = (X.toarray().astype(float) ** 2).sum(axis=1)
+    codes, scales = np.arange(60) % 2, np.random.default_rng(0).random((2, 80))
+    weighted = ((X.toarray().astype(float) * scales[codes]) ** 2).sum(axis=1)
     for kept in (X, X.toarray(), X.astype(np.uint8), X.tocsc()):
         np.testing.assert_allclose(row_squares(kept), expected)
+        np.testing.assert_allclose(row_squares(kept, scales, codes), weighted)

@@ -19,23 +19,43 @@ class OutweighedWarning(UserWarning):
     """A handful of rows holds most of what squared error fits."""
 
 
-def row_squares(X: Any, *, n_jobs: int = 1) -> np.ndarray:
-    """Return the sum of squares of every row.
+def row_squares(
+    X: Any, scales: np.ndarray | None = None, codes: np.ndarray | None = None, *, n_jobs: int = 1
+) -> np.ndarray:
+    """Return the sum of squares of every row, its entries multiplied by the scales of its batch where there are any.
+
+    Parameters
+    ----------
+    X
+        Matrix, (n_obs, n_vars).
+    scales
+        Of every batch and column, (n_batches, n_vars).
+    codes
+        Batch of every row.
+    n_jobs
+        Threads.
 
     Examples
     --------
-    >>> row_squares(np.array([[3.0, 4.0], [0.0, 1.0]]))
+    >>> X = np.array([[3.0, 4.0], [0.0, 1.0]])
+    >>> row_squares(X)
     array([25.,  1.])
+    >>> row_squares(X, np.array([[1.0, 0.0], [1.0, 2.0]]), np.array([0, 1]))
+    array([9., 4.])
     """
-    squares: np.ndarray = map_rows(_squares_of_block, X, n_jobs=n_jobs)
+    weights = np.ones((X.shape[1], 1)) if scales is None else np.square(scales).T
+    codes = np.zeros(X.shape[0], np.int64) if codes is None else codes
+    squares: np.ndarray = map_rows(_squares_of_block, X, codes, constants=(weights,), n_jobs=n_jobs)
     return squares
 
 
-def _squares_of_block(block: Block) -> np.ndarray:
-    if not sparse.issparse(block):
-        return np.einsum("ij,ij->i", block, block, dtype=np.float64)
-    csr = sparse.csr_array(block)
-    return np.diff(np.concatenate([[0.0], np.cumsum(csr.data.astype(np.float64) ** 2)])[csr.indptr])
+def _squares_of_block(block: Block, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if sparse.issparse(block):
+        csr = sparse.csr_array(block)
+        squares: Any = sparse.csr_array((csr.data.astype(np.float64) ** 2, csr.indices, csr.indptr), shape=csr.shape)
+    else:
+        squares = block.astype(np.float64) ** 2
+    return np.asarray(squares @ weights)[np.arange(len(codes)), codes]
 
 
 def warn_outweighed(squares: np.ndarray, names: Any, advice: str, stacklevel: int = 4) -> None:

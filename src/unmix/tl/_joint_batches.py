@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
+from unmix._adata.outweighing import row_squares, warn_outweighed
 from unmix._adata.read import (
     Matrix,
     check_expression,
@@ -27,6 +28,7 @@ from unmix.core.factorization import Walk
 from unmix.core.joint import Batches, batch_detections, batch_rms, joint_batches
 from unmix.core.joint_counts import joint_counts
 from unmix.core.joint_loadings import Known
+from unmix.tl._joint_views import ADVICE
 
 EXPECTED = 30
 """Cells in which a gene is expected and found in none: where batches are alike, the chance is e^-30."""
@@ -79,6 +81,8 @@ def joint_nmf(
     D *= measured_genes(adata, measured, names, rms)
     if measured is None and ((rms > 0).any(axis=0) & ~(rms > 0).all(axis=0)).any():
         warn_of_silence(batch_detections(matrix.X, codes, len(names), n_jobs=threads), codes, names)
+    if not poisson:
+        warn_outweighed(row_squares(matrix.X, D, codes, n_jobs=threads), matrix.obs_names, ADVICE)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     options: dict[str, Any] = {"specificity": specificity, "known": known, "walk": walk, "rng": rng}
     if poisson:

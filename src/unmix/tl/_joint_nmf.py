@@ -128,6 +128,8 @@ def joint_nmf(
         If the limit of iterations is reached first.
     MeasuredWarning
         If, without `measured`, more than 1% of the genes expected in 30 cells of a batch are found in none of them.
+    OutweighedWarning
+        If under squared error one cell in a hundred, or fewer, holds most of the sum of squares.
 
     References
     ----------

@@ -11,12 +11,16 @@ from anndata import AnnData
 from unmix import __version__
 from unmix._adata import keys
 from unmix._adata.convergence import warn_unsettled
+from unmix._adata.outweighing import row_squares, warn_outweighed
 from unmix._adata.read import Matrix, check_expression, check_some, read_matrix, summarise_rows
 from unmix._adata.write import Slots, storable, write_all
 from unmix._settings import logger, settings
 from unmix.core.factorization import Walk
 from unmix.core.view_prediction import predictive_loadings
 from unmix.core.views import LOSSES, Views, depths, joint_views
+
+ADVICE = 'bring all cells to one depth (normalise, take the logarithm) or use `loss="kl"`'
+"""Where a handful of cells outweighs the others under squared error."""
 
 
 def fit_views(
@@ -46,6 +50,8 @@ def fit_views(
         summary = summarise_rows(matrix, n_jobs=threads)
         check_expression(matrix, summary, expect_counts=kind == "kl")
         check_some(matrix, summary)
+        if kind == "frobenius":
+            warn_outweighed(row_squares(matrix.X, n_jobs=threads), matrix.obs_names, ADVICE, stacklevel=5)
     cells, rows = match_cells(matrices)
     walk = Walk(n_jobs=threads, tol=tol, max_iter=max_iter)
     X = [matrix.X for matrix in matrices.values()]
