@@ -179,3 +179,16 @@ def test_counts_in_another_unit_give_the_same_answer_and_the_same_errors(tissue,
     assert np.abs(one.obsm["deconvolve"] - two.obsm["deconvolve"]).to_numpy().max() < 0.01
     ratio = two.obsm["deconvolve_se"].to_numpy().mean() / one.obsm["deconvolve_se"].to_numpy().mean()
     assert 0.95 < ratio < 1.05
+
+
+def test_types_keep_the_order_of_their_categories_and_cells_of_no_type_need_no_donor(tissue):
+    spots, reference = tissue[0], tissue[1].copy()
+    one = found(spots, reference[5:].copy(), batch_key="donor").obsm["deconvolve"]
+    order = ["type_2", "unused", "type_0", "type_3", "type_1"]
+    reference.obs["cell_type"] = reference.obs["cell_type"].cat.set_categories(order)
+    reference.obs.loc[reference.obs_names[:5], ["cell_type", "donor"]] = None
+    two = found(spots, reference, batch_key="donor").obsm["deconvolve"]
+    assert list(two.columns) == [name for name in order if name != "unused"]
+    np.testing.assert_allclose(two[one.columns], one, atol=1e-3)
+    um.pp.signatures(reference, "cell_type")
+    assert list(reference.varm["signatures"].columns) == list(two.columns)

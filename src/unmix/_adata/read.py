@@ -155,6 +155,14 @@ def read_labels(adata: "AnnData", groupby: str, *, name: str = "groupby", whose:
     return labels
 
 
+def in_order(labels: pd.Categorical, column: pd.Series) -> pd.Categorical:
+    """Return labels with their categories in the order that the column has them in, where it is categorical."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return labels
+    named = dict.fromkeys(map(str, column.cat.categories))
+    return labels.reorder_categories([name for name in named if name in labels.categories])
+
+
 def read_neighbours(adata: "AnnData", graph: Any, name: str = "graph") -> sparse.csr_array:
     """Return weights of neighbours, an entry of `obsp` by its key or a matrix, as float64.
 

@@ -16,7 +16,7 @@ from unmix._adata.doubts import (
     warn_of_logs,
     warn_of_missing_names,
 )
-from unmix._adata.read import LARGEST, check_expression, read_labels, read_matrix, summarise_rows
+from unmix._adata.read import LARGEST, check_expression, in_order, read_labels, read_matrix, summarise_rows
 from unmix._settings import logger
 from unmix.core.shrinkage import shrink_sizes
 from unmix.core.signatures import (
@@ -105,7 +105,7 @@ def reference_signatures(
         If fewer than two types have cells with counts, the labels are measurements, or the matrix is not one of expression.
     """
     matrix = read_matrix(reference, layer, "the reference")
-    labels = read_labels(reference, groupby, whose="the reference")
+    labels = in_order(read_labels(reference, groupby, whose="the reference"), reference.obs[groupby])
     check_types(reference.obs[groupby])
     summary = summarise_rows(matrix, n_jobs=n_jobs)
     check_expression(replace(matrix, where=f"the reference's {matrix.where}"), summary, expect_counts=True)
@@ -117,7 +117,9 @@ def reference_signatures(
         raise ValueError(msg)
     warn_of_missing_names(names, groupby, SignatureWarning)
     recoded = np.where(codes >= 0, np.searchsorted(present, codes), -1)
-    donors = np.zeros(len(recoded), dtype=np.int64) if batch_key is None else read_batches(reference, batch_key)
+    donors = np.zeros(len(recoded), dtype=np.int64)
+    if batch_key is not None:
+        donors = read_batches(reference, batch_key, recoded >= 0)
     n_donors = int(donors.max()) + 1
     groups = np.where(recoded >= 0, recoded * n_donors + donors, -1)
     sums = moments(matrix.X, groups, len(names) * n_donors, n_jobs=n_jobs)
@@ -142,21 +144,20 @@ def check_types(labels: pd.Series) -> None:
         raise ValueError(msg)
 
 
-def read_batches(adata: "AnnData", batch_key: str) -> np.ndarray:
-    """Return the number of every cell's donor or batch, shape (N,).
+def read_batches(adata: "AnnData", batch_key: str, used: np.ndarray) -> np.ndarray:
+    """Return the number of every cell's donor or batch, shape (N,); 0 for cells that are not used.
 
     Raises
     ------
     ValueError
-        If a cell has none.
+        If a cell that is used has none.
     """
     codes = np.asarray(read_labels(adata, batch_key, name="batch_key", whose="the reference").codes, dtype=np.int64)
-    if (codes < 0).any():
-        msg = (
-            f"obs[{batch_key!r}] of the reference must name a batch for every cell, {int((codes < 0).sum())} have none."
-        )
+    missing = int((codes[used] < 0).sum())
+    if missing:
+        msg = f"obs[{batch_key!r}] of the reference must name a batch for every cell of a type, {missing} have none."
         raise ValueError(msg)
-    return codes
+    return np.where(used, codes, 0)
 
 
 def check_n_markers(n_markers: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from unmix._adata.read import read_labels
+from unmix._adata.read import in_order, read_labels
 
 MOST = 200
 """Values of a column beyond which it does not tell sections apart."""
@@ -40,9 +40,7 @@ def spots_by_section(adata: AnnData, library_key: str, library_id: str | None = 
     if len(labels.categories) > MOST:
         msg = f"obs[{library_key!r}] has {len(labels.categories)} different values; a column of sections has at most {MOST}."
         raise ValueError(msg)
-    column = adata.obs[library_key]
-    order = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else labels.categories
-    names = [name for name in dict.fromkeys(map(str, order)) if name in labels.categories]
+    names = list(map(str, in_order(labels, adata.obs[library_key]).categories))
     if library_id is not None and library_id not in names:
         msg = f"`library_id` {library_id!r} is not among the sections of obs[{library_key!r}]; there are {names}."
         raise KeyError(msg)

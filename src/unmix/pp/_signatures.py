@@ -44,7 +44,7 @@ def signatures(
     adata
         Labelled cells; counts.
     groupby
-        Column of `obs` with the cell type; cells without a label are left out.
+        Column of `obs` with the cell type; cells without a label are left out, and types keep the order of its categories.
     layer
         Layer with the counts; `None` for `X`.
     batch_key

@@ -70,7 +70,7 @@ def deconvolve(
     reference
         Labelled cells with counts, or a genes x types DataFrame on a linear scale (a bulk signature).
     groupby
-        Column of the reference's `obs` with the cell type; `None` for a DataFrame.
+        Column of the reference's `obs` with the cell type; `None` for a DataFrame. Types keep the order of its categories.
     method
         `"auto"`: the count model, which shrinks the signature as far as its cells demand, fits a platform factor per gene
         as far as the spots show an effect of the platform, and chooses the dispersion by likelihood; what was chosen is in
