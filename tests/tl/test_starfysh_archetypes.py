@@ -49,6 +49,18 @@ def test_three_types_are_counted_matched_and_measured(fitted):
     assert np.sqrt(((shares.to_numpy() - truth) ** 2).mean()) < 0.07
 
 
+def test_a_few_genes_of_large_variance_do_not_hide_archetypes():
+    """As insulin does in a pancreas: permuted, they set a threshold once that left two archetypes for five types."""
+    spots, truth, sets = tissue(300, 5)
+    rng = np.random.default_rng(0)
+    loud = rng.poisson(2000 * truth[:, [0]] * rng.gamma(1.0, 1.0, (300, 3)))
+    spots.X = sparse.csr_matrix(np.hstack([spots.X.toarray()[:, :-3], loud]).astype(np.float32))
+    um.tl.starfysh_archetypes(spots, signatures=sets, resolution=None)
+    partners = um.get.archetypes(spots, what="matching")["archetype"].astype(str)
+    assert partners.nunique() == 5
+    assert "none" not in set(partners)
+
+
 def test_matched_archetypes_carry_their_type_and_its_markers(fitted):
     spots, truth, sets = fitted
     matching = um.get.archetypes(spots, what="matching").astype(str)

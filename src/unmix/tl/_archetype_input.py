@@ -11,6 +11,7 @@ from unmix._adata.stored import VAR_NAMES
 from unmix.core.archetype_selection import Selection, select_n_archetypes
 from unmix.core.archetype_weights import squared_residuals, weigh_archetypes
 from unmix.core.archetypes import Archetypes, fit_archetypes
+from unmix.core.count_rank import count_rank
 from unmix.core.pca import NULL_TOL, Components, component_scores, parallel_analysis, principal_components
 from unmix.core.scaled import GeneMoments, ScaledRows, gene_moments
 from unmix.core.shallow import counting_noise
@@ -19,7 +20,7 @@ MAX_PCS = 30
 N_TOP_GENES = 2000
 ROBUST_ROUNDS = 3
 MAX_ARCHETYPES = 20
-RANK_ROWS = 1500
+RANK_ROWS, RANK_GENES = 1500, 4000
 PARALLEL_ROWS = 5000
 SHALLOW_ROUNDS = 10
 
@@ -144,21 +145,9 @@ def some_rows(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def mixing_rank(Y: ScaledRows, rng: np.random.Generator) -> int:
-    """Return the rank of linear expression by parallel analysis.
-
-    Mixing is linear in counts, so that logarithms would bend the simplex and add dimensions. Genes are divided by the
-    root of their mean, which makes Poisson noise equal. A few genes in bursts can hide all others then, and roots of
-    counts, which tame them, count as well: the larger rank holds. 1,500 rows are enough.
-    """
-    sample = Y[some_rows(Y.shape[0], RANK_ROWS, rng)]
-    mean = np.asarray(sample.mean(axis=0)).ravel()
-    scale = np.divide(1.0, np.sqrt(mean), out=np.zeros_like(mean), where=mean > 0)
-    k = max(min(MAX_ARCHETYPES - 1, min(sample.shape) - 1), 1)
-    ranks = []
-    for stable in (sparse.csr_array(sample.multiply(scale[None, :])), sample.sqrt()):
-        found = principal_components(stable, k, rng, tol=NULL_TOL)
-        ranks.append(parallel_analysis(stable, found.values, rng)[0])
-    return max(ranks)
+    """Return in how many dimensions counts mix, by some rows and genes: logarithms would bend the simplex and add some."""
+    rows, genes = (some_rows(size, most, rng) for size, most in zip(Y.shape, (RANK_ROWS, RANK_GENES), strict=True))
+    return count_rank(Y.counts().of(genes)[rows].toarray())
 
 
 def _variable_genes(moments: GeneMoments, var: pd.DataFrame) -> np.ndarray:

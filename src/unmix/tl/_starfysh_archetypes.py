@@ -63,8 +63,8 @@ def starfysh_archetypes(
         Spots or cells with counts.
     n_archetypes
         Number K, or `"auto"`: the largest number that random subsets of the rows agree on and that still adds two
-        points of variance explained in rows which the fit has not seen; at most one more than the rank of linear
-        expression.
+        points of variance explained in rows which the fit has not seen; at most one more than the rank of the means
+        of counts.
     signatures
         Gene sets: a dict of lists, a DataFrame with a column of gene names per type, or one of weights, genes x types.
     resolution
