@@ -19,6 +19,7 @@ from unmix.core._nmf_kernels import padded, times, transpose_times
 from unmix.core.blocks import Block, as_rows, map_reduce_rows, map_rows, reduce_rows, row_slices, stream_rows
 from unmix.core.factorization import SWEEPS, Walk, settled
 from unmix.core.momentum import Momentum
+from unmix.core.view_starts import first_factors
 
 LOSSES = ("frobenius", "kl")
 PIECE = 2**13
@@ -155,9 +156,7 @@ def joint_views(
     views = [_view(x, found, kind == "kl", walk) for x, found, kind in zip(X, rows, kinds, strict=True)]
     for view, weight in zip(views, _balanced(views) if weights is None else weights, strict=True):
         view.weight = float(weight)
-    generator = np.random.default_rng(rng)
-    Ht = [_first_loadings(view, k, generator) for view in views]
-    W = padded(np.abs(generator.standard_normal((n_obs, k))) / k**0.5, np.float64)
+    W, Ht = first_factors(views, n_obs, k, np.random.default_rng(rng))
     W, Ht, trace = _descend(views, Ht, presence([view.there for view in views], n_obs), W, k, walk)
     W, H = _tidied(W[:, :k], [h[:, :k].T for h in Ht])
     return Views(W, H, [view.weight for view in views], np.array(trace), settled(trace, walk.tol))
@@ -255,12 +254,6 @@ def _entropy(x: np.ndarray) -> float:
 
 def _balanced(views: Sequence[_View]) -> list[float]:
     return [0.5 / view.null if view.null > 0 else 0.0 for view in views]
-
-
-def _first_loadings(view: _View, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Return half-normal loadings on the scale of every variable."""
-    draw = np.abs(rng.standard_normal((view.X.shape[1], k)))
-    return padded(2 / k**0.5 * draw * view.means[:, None], np.float64)
 
 
 def _improve_usages(
