@@ -183,3 +183,24 @@ def test_sparse_rows_give_the_fit_of_dense_ones():
     np.testing.assert_allclose(fit.explained_variance, 1 - direct, rtol=1e-8)
     with pytest.raises(ValueError, match="delta=0 or components"):
         fit_archetypes(sparse.csr_array(X), 4, delta=0.1)
+
+
+def test_of_mixtures_that_are_as_good_the_evenest_is_taken():
+    """Five corners in a plane: fits of the same rows in another order had other weights, and so did projections."""
+    rng = np.random.default_rng(0)
+    angle = 2 * np.pi * np.arange(5) / 5
+    Z = np.column_stack([np.cos(angle), np.sin(angle)])
+    X = np.vstack([Z, rng.dirichlet(np.ones(5), 100) @ Z])
+    W = weigh_archetypes(X, Z)
+    np.testing.assert_allclose(W @ Z, X, atol=1e-5)
+    np.testing.assert_allclose(W[:5], np.eye(5), atol=1e-5)
+    found = minimize(
+        lambda w: w @ w, np.full(5, 0.2), bounds=[(0, 1)] * 5, tol=1e-14,
+        constraints={"type": "eq", "fun": lambda w: np.append(w @ Z - X[7], w.sum() - 1)},
+    )  # fmt: skip
+    np.testing.assert_allclose(W[7], found.x, atol=1e-4)
+    fit, order = fit_archetypes(X, 5), rng.permutation(len(X))
+    again = fit_archetypes(X[order], 5)
+    nearest = ((fit.Z[:, None] - again.Z[None]) ** 2).sum(axis=2).argmin(axis=1)
+    np.testing.assert_allclose(again.W[:, nearest], fit.W[order], atol=1e-3)
+    np.testing.assert_allclose(weigh_archetypes(X, fit.Z), fit.W, atol=1e-6)

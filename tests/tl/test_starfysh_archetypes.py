@@ -275,6 +275,14 @@ def test_transform_of_the_fitted_spots_gives_their_weights(fitted):
     np.testing.assert_array_equal(weights.X, again.obsm["archetypes"])
 
 
+def test_transform_gives_the_same_weights_where_others_are_as_good():
+    """Six archetypes in two dimensions: they differed by up to .6."""
+    spots, _, _ = tissue(200, 4)
+    um.tl.starfysh_archetypes(spots, 6, n_pcs=2, resolution=None)
+    mapped = um.tl.transform(spots, spots, key="archetypes", copy=True)
+    pd.testing.assert_frame_equal(mapped.obsm["archetypes"], spots.obsm["archetypes"], rtol=0, atol=1e-6)
+
+
 def test_weights_of_mapped_spots_are_tabulated_and_drawn_like_the_fits(fitted):
     spots, _, _ = fitted
     mapped = ad.AnnData(spots.X, obs=spots.obs[[]], var=spots.var[[]], obsm={"spatial": spots.obsm["spatial"]})

@@ -12,9 +12,14 @@ from scipy import sparse
 from unmix.core import _wolfe
 from unmix.core.blocks import default_block_rows, map_rows, reduce_rows
 
+RIDGE, DEPENDENT = 1e-6, 1e-10
+"""What is added to a Gram matrix of dependent corners, and the share of their spread below which a direction is missing."""
+
 
 def weigh_archetypes(X: Any, Z: np.ndarray, *, start: np.ndarray | None = None, n_jobs: int = 1) -> np.ndarray:
     """Return the mixtures W = argmin |X - W Z|^2 with rows on the simplex.
+
+    More archetypes than dimensions and one leave many mixtures as good; without `start` it is the evenest one then.
 
     Parameters
     ----------
@@ -36,10 +41,33 @@ def weigh_archetypes(X: Any, Z: np.ndarray, *, start: np.ndarray | None = None, 
     G = Z @ Z.T
     tol = 1e-11 * max(np.trace(G) / len(Z), np.finfo(float).tiny)
     if start is None:
+        if dependent(G):
+            G, tol = even_gram(G), 1e-3 * tol
         return over_rows(
             lambda x: _wolfe.simplex_weights(G, x @ Z.T, nearest_archetype(x, Z, G), tol), X, n_jobs=n_jobs
         )
     return over_rows(lambda x, w: _wolfe.simplex_weights(G, x @ Z.T, w, tol), X, start, n_jobs=n_jobs)
+
+
+def dependent(G: np.ndarray) -> bool:
+    """Tell whether corners with the Gram matrix G span fewer dimensions than their number less one.
+
+    Examples
+    --------
+    >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> dependent(square @ square.T), dependent(square[:3] @ square[:3].T)
+    (True, False)
+    """
+    if len(G) < 2:
+        return False
+    mean = G.mean(axis=0)
+    spread = np.linalg.eigvalsh(G - mean - mean[:, None] + mean.mean())
+    return bool(spread[1] <= DEPENDENT * max(spread[-1], np.finfo(float).tiny))
+
+
+def even_gram(G: np.ndarray) -> np.ndarray:
+    """Return a Gram matrix by which, of mixtures that are as good, the one of the smallest norm is best; G if none are."""
+    return G + RIDGE * np.trace(G) / len(G) * np.eye(len(G)) if dependent(G) else G
 
 
 def weights_gap(X: np.ndarray, Z: np.ndarray, W: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from unmix.core._archetype_descent import Problem, State, descend, race, start
 from unmix.core.archetype_starts import CORESET_BOUNDS, coreset_rows
-from unmix.core.archetype_weights import in_memory
+from unmix.core.archetype_weights import dependent, in_memory, weigh_archetypes
 
 ANCHOR_FLOOR = 1e-8
 
@@ -130,13 +130,16 @@ def fit_archetypes(
 
 def _result(problem: Problem, state: State, mean: np.ndarray, restarts: tuple[float, ...]) -> Archetypes:
     """Put the archetypes in the order of their total weight and collect B."""
-    order = np.argsort(-state.W.sum(axis=0), kind="stable")
+    W = state.W
+    if dependent(state.Z @ state.Z.T):  # W depends on the way here, among others that are as good
+        W = weigh_archetypes(problem.X, state.Z, n_jobs=problem.n_jobs)
+    order = np.argsort(-W.sum(axis=0), kind="stable")
     rows, lam = zip(*(_anchors(state, k) for k in order), strict=True)
     indptr = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
     B = sparse.csr_array((np.concatenate(lam), np.concatenate(rows), indptr), shape=(len(order), problem.X.shape[0]))
     B.sum_duplicates()
     return Archetypes(
-        W=np.ascontiguousarray(state.W[:, order]),
+        W=np.ascontiguousarray(W[:, order]),
         B=B,
         Z=state.Z[order] + mean,
         explained_variance=problem.explained(state.loss),

@@ -9,7 +9,7 @@ from anndata import AnnData
 from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
 from unmix._adata.signatures import shared_with_fit, table_of
 from unmix._adata.stored import VAR_NAMES, Entry, stored_entry, stored_names
-from unmix.core.archetype_weights import weigh_archetypes
+from unmix.core.archetype_weights import even_gram, weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
 from unmix.core.scaled import ScaledRows, totals_at
 from unmix.core.simplex import simplex_ls
@@ -101,7 +101,9 @@ def _weigh(Y: ScaledRows, Z: np.ndarray, how: dict[str, Any], shared: np.ndarray
         return weigh_archetypes(Y, np.ascontiguousarray(Z[:, shared]), n_jobs=threads)
     corners = np.asarray(how["loadings"])[shared] @ Z.T
     mean = np.asarray(how["mean"])[shared]
-    return map_rows(_weigh_block, Y, constants=(corners, mean @ corners, corners.T @ corners), n_jobs=threads)
+    return map_rows(
+        _weigh_block, Y, constants=(corners, mean @ corners, even_gram(corners.T @ corners)), n_jobs=threads
+    )
 
 
 def _weigh_block(block: Any, corners: np.ndarray, centre: np.ndarray, gram: np.ndarray) -> np.ndarray:
