@@ -267,6 +267,23 @@ def test_genes_that_the_start_does_not_know_get_loadings(loss):
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kl"])
+def test_what_only_a_new_batch_expresses_is_its_own_though_the_loadings_are_kept(loss):
+    """By its likelihood a gene that the fit did not see stayed without loadings."""
+    old, new = batches(), batches(300)[240:].copy()
+    new.obs["batch"] = "c"
+    X = new.X.toarray()
+    X[:, 5] = np.random.default_rng(0).poisson(8, 60)
+    new.X = sparse.csr_matrix(X)
+    seen = old[:, old.var_names != "g5"].copy()
+    um.tl.joint_nmf(seen, 3, batch_key="batch", loss=loss)
+    um.tl.joint_nmf(new, 3, batch_key="batch", loss=loss, start=seen, freeze=True)
+    own = um.get.joint_loadings(new, n_top=3).query("part == 'c' and component == 'all'")
+    assert own["gene"].iloc[0] == "g5"
+    explained = new.obsm["X_joint_nmf"] @ new.varm["joint_nmf_specific"][5]
+    assert explained.mean() > 0
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kl"])
 def test_transform_knows_the_batches(loss):
     adata = batches()
     um.tl.joint_nmf(adata, 3, batch_key="batch", loss=loss, tol=1e-9, max_iter=10000)

@@ -88,13 +88,15 @@ def joint_counts(
 
 
 def begin_alike(loadings: Loadings, known: Known | None) -> None:
-    """Let each batch's own part begin as the shared one, and genes that one batch alone measured in all components alike.
+    """Let each batch's own part begin as the shared one, and genes that have none there in all components alike.
+
+    These are genes that one batch alone measured, or that no shared loadings which are kept know.
 
     Multiplicative steps hardly bring together what begins apart: with parts drawn for each batch, a component could stand
     for one program in one batch and for another in the next, and stay so.
     """
     measured = loadings.D > 0
-    shared = (measured.sum(axis=0) > 1) | (len(measured) == 1)
+    shared = ((measured.sum(axis=0) > 1) | (len(measured) == 1)) & loadings.Ht.any(axis=1)
     for b, V in enumerate(loadings.Vt):
         if known is None or b not in known.V:
             alike = np.zeros(V.shape)

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from unmix._adata.read import Matrix, check_expression, read_matrix, summarise_rows
 from unmix._adata.stored import Entry, numbers_by_gene, stored_array, stored_entry
+from unmix._settings import logger
 from unmix.core.factorization import Walk
 from unmix.core.joint import batch_rms, batch_usages
 from unmix.core.joint_counts import count_usages
@@ -73,6 +74,10 @@ def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np
     )
     column = params["batch_key"]
     names = adata.obs[column].astype(str).to_numpy() if column in adata.obs else np.full(adata.n_obs, "")
+    if strange := sorted(set(names) - set(own)):
+        logger.info(
+            "transform: batches that the fit does not know have no part of their own: %s", ", ".join(strange[:5])
+        )
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
         X = matrix.X if len(rows) == adata.n_obs else matrix.X[rows]
