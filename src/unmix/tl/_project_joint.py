@@ -74,10 +74,8 @@ def _batch_rows(adata: AnnData, fitted: AnnData, key: str, matrix: Matrix, H: np
     )
     column = params["batch_key"]
     names = adata.obs[column].astype(str).to_numpy() if column in adata.obs else np.full(adata.n_obs, "")
-    if strange := sorted(set(names) - set(own)):
-        logger.info(
-            "transform: batches that the fit does not know have no part of their own: %s", ", ".join(strange[:5])
-        )
+    if strange := sorted(set(names) - set(own) - {""}):
+        logger.info("transform: %s are batches that the fit does not know: they have no part of their own", strange[:5])
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
         X = matrix.X if len(rows) == adata.n_obs else matrix.X[rows]
