@@ -89,6 +89,9 @@ def test_refusals():
         um.tl.joint_nmf(data["rna"], 2, batch_key="donor", loss="kl", online=2)
     with pytest.raises(ValueError, match="each of"):
         um.tl.joint_nmf(data, 2, weights={"rna": 1.0})
+    for weight in (0.0, np.inf, np.nan, -1.0):
+        with pytest.raises(ValueError, match="not all of them 0"):
+            um.tl.joint_nmf(data, 2, weights={"rna": weight, "adt": 0.0})
     with pytest.raises(ValueError, match="weight >= 0"):
         um.tl.joint_nmf(data, 2, weights="equal")
     with pytest.raises(ValueError, match="`loss` must be one of"):

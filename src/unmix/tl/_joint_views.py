@@ -137,8 +137,9 @@ def layers_of(layer: Mapping[str, str | None] | str | None, parts: Mapping[str, 
 
 def weights_of(weights: Any, parts: Mapping[str, Any]) -> list[float]:
     """Return the weights in the order of the modalities."""
-    if not isinstance(weights, Mapping) or set(weights) != set(parts) or any(not w >= 0 for w in weights.values()):
-        msg = f'`weights` must be "balanced" or name a weight >= 0 for each of {list(parts)}, got {weights!r}.'
+    by_name = isinstance(weights, Mapping) and set(weights) == set(parts)
+    if not (by_name and all(0 <= w < np.inf for w in weights.values()) and any(weights.values())):
+        msg = f'`weights` must be "balanced" or name a weight >= 0 for each of {list(parts)}, not all of them 0, got {weights!r}.'
         raise ValueError(msg)
     return [float(weights[name]) for name in parts]
 
