@@ -5,6 +5,7 @@ from scipy.optimize import minimize
 
 from unmix.core import countmodel
 from unmix.core.countmodel_shared import MAX_SPOTS, _sample, keep_informative
+from unmix.core.platform import PooledFit, bending
 
 
 def simulate(seed=0, N=120, G=600, K=5, depth=3000.0, tau=0.0, phi=0.0):
@@ -160,3 +161,18 @@ def test_what_spots_share_is_found_from_real_rows_with_counts():
     wide = np.zeros((60 * MAX_SPOTS, 60), dtype=np.int64)
     wide[np.arange(60) * MAX_SPOTS + 7] = Y[:60]
     np.testing.assert_array_equal(_sample(sparse.csr_array(wide), np.arange(60)).toarray(), Y[:60])
+
+
+def test_bending_is_the_curvature_of_tempered_evidence_where_the_factor_is_too_small():
+    rng = np.random.default_rng(0)
+    observed, expected, v = rng.gamma(2.0, 20.0, 50), rng.gamma(1.0, 5.0, 50), rng.gamma(1.0, 0.5, 50)
+
+    def evidence(log_p):
+        e = expected * np.exp(log_p)
+        return (observed - e) / (1 + e * v)
+
+    fit = PooledFit(observed, expected, expected, np.eye(1)).tempered(v)
+    curvature = -(evidence(1e-5) - evidence(-1e-5)) / 2e-5
+    above = observed > expected
+    np.testing.assert_allclose((bending(fit) * fit.trust * expected)[above], curvature[above], rtol=1e-6)
+    assert (bending(fit)[~above] == 1).all()

@@ -192,3 +192,27 @@ def test_types_keep_the_order_of_their_categories_and_cells_of_no_type_need_no_d
     np.testing.assert_allclose(two[one.columns], one, atol=1e-3)
     um.pp.signatures(reference, "cell_type")
     assert list(reference.varm["signatures"].columns) == list(two.columns)
+
+
+def with_more_of(spots, genes, fold):
+    other = spots.copy()
+    other.X = sparse.csr_matrix(spots.X.toarray() * np.where(np.isin(np.arange(spots.n_vars), genes), fold, 1.0))
+    return other
+
+
+def test_a_gene_that_the_tissue_has_far_more_of_than_the_reference_does_not_change_shares(tissue):
+    """Factors were left where four steps had brought them, at 16 at most: shares were off by up to .21, .027 on average."""
+    spots, reference = tissue
+    highest = int(np.asarray(spots.X.sum(axis=0)).argmax())
+    one, two = found(spots, reference), found(with_more_of(spots, [highest], 50.0), reference)
+    difference = np.abs(one.obsm["deconvolve"] - two.obsm["deconvolve"]).to_numpy()
+    assert difference.max() < 0.05
+    assert difference.mean() < 0.01
+
+
+def test_mitochondrial_genes_against_a_reference_of_nuclei(shared_data):
+    """Thirteen genes have thirty times their counts, together 64% of all: RMSE was .143, is .104, and .079 without that."""
+    spots, reference = (ad.read_h5ad(shared_data / "pbmc3k_spots" / f"{name}.h5ad") for name in ("spots", "reference"))
+    order = np.argsort(-np.asarray(spots.X.sum(axis=0)).ravel())
+    spots = found(with_more_of(spots, order[4:100:8][:13], 30.0), reference)
+    assert um.metrics.evaluate(spots.obsm["deconvolve"], spots.obsm["truth_proportions"])["rmse"] < 0.12

@@ -13,7 +13,7 @@ from scipy.special import gammaln
 from unmix.core._countmodel_kernels import fit_rows
 from unmix.core.abundance import Abundance, estimate_abundance
 from unmix.core.blocks import Block, map_rows, stream_rows
-from unmix.core.platform import PooledFit, estimate_tau, face_inverse, newton_step, shared_covariance
+from unmix.core.platform import PooledFit, bending, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
 from unmix.core.residuals import dispersion_of_counting, squared_residuals
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
@@ -29,7 +29,8 @@ MOST = 0.5
 """Share of whole numbers among the values above zero from which they are taken for counts."""
 MOST_COUNTS = 1e6
 """Values that are no counts are taken for so many on average at most."""
-N_STEPS = 4
+MAX_STEPS, SETTLED = 30, 0.01
+"""Steps on the factors, at most, and until no log factor moves by more than the second."""
 FAR = 8.0
 """Where the reference's sampling leaves a gene's factor so many times less certain than most (haemoglobin, MALAT1), the gene
 counts less while factors are found: else the weights of all spots answer to how its cells happen to differ."""
@@ -269,16 +270,18 @@ def _estimate_shared(
     if platform:
         W, pooled = _pass(Y, S, log_p, 0.0, W)
         v = relative_variance(S, V, W.sum(axis=0))
-    for _ in range(N_STEPS if platform else 0):
-        trust = pooled.tempered(v).trust
-        counted = np.minimum(1.0, FAR * trust / np.median(trust))
+    for _ in range(MAX_STEPS if platform else 0):
+        known = pooled.tempered(v)
+        counted = np.minimum(1.0, FAR * known.trust / np.median(known.trust))
         less = S * counted[:, None]
         W, fit = _pass(sparse.csr_array(Y @ sparse.diags_array(counted)), less, log_p, 0.0, W)
         pooled = replace(fit, observed=fit.observed / counted, expected=fit.expected / counted)
         v = relative_variance(S, V, W.sum(axis=0))
         tau = estimate_tau(pooled, log_p, v)
-        prior = np.full_like(v, tau**2)
-        log_p = newton_step(replace(fit, trust=pooled.tempered(v).trust / counted), less, log_p, prior)
+        prior, known, last = np.full_like(v, tau**2), pooled.tempered(v), log_p
+        log_p = newton_step(replace(fit, trust=known.trust / counted), less, log_p, prior, bending(known))
+        if np.abs(log_p - last).max() <= SETTLED:
+            break
     W, pooled = _pass(Y, S, log_p, 0.0, W)
     phi = choose_dispersion(Y, S * np.exp(log_p)[:, None], W) if dispersion is None else dispersion
     W, pooled = _pass(Y, S, log_p, phi, W)

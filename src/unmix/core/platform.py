@@ -104,7 +104,9 @@ def estimate_tau(pooled: PooledFit, log_p: np.ndarray, v: np.ndarray) -> float:
     return MAX_TAU if excess(MAX_TAU) > 0 else float(brentq(excess, 0.0, MAX_TAU, xtol=1e-4))
 
 
-def newton_step(pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def newton_step(
+    pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior: np.ndarray, bend: np.ndarray | float = 1.0
+) -> np.ndarray:
     """Return the factors after one joint Newton step, in which the weights of all spots answer.
 
     Parameters
@@ -112,23 +114,41 @@ def newton_step(pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior: np.n
     pooled
         Sums over the spots.
     S
-        Profiles, shape (G, K).
+        Profiles of the types, shape (G, K).
     log_p
         Current factors, shape (G,).
     prior
         Prior variance of every log factor, shape (G,).
+    bend
+        How much more than `trust * expected` a gene's evidence bends (:func:`bending`), shape (G,).
 
     Returns
     -------
     New log factors.
     """
     precision = 1 / np.maximum(prior, 1e-8)
-    D = pooled.trust * pooled.expected + precision
+    D = pooled.trust * pooled.expected * bend + precision
     delta = (pooled.trust * (pooled.observed - pooled.expected) - precision * log_p) / D
     A, Q, coupling = _coupling(pooled, S, log_p, D)
     answer = np.linalg.solve(np.eye(S.shape[1]) - Q @ coupling, A.T @ delta)
     delta = delta + pooled.trust * (A @ (coupling @ answer)) / D
     return log_p + np.clip(delta, -0.7, 0.7)
+
+
+def bending(pooled: PooledFit) -> np.ndarray:
+    """Return the curvature of every gene's tempered evidence over `trust * expected`, at least 1, shape (G,).
+
+    Trust falls as the factor rises, so that `(observed - expected) / (1 + expected v)` bends more than it would by its own
+    trust where the factor is still too small; steps by less curvature pass the optimum, to and fro.
+
+    Examples
+    --------
+    >>> fit = PooledFit(np.array([18.0, 3.0]), np.array([3.0, 3.0]), np.ones(2), np.eye(1)).tempered(np.array([2.0, 2.0]))
+    >>> bending(fit).round(1)
+    array([5.3, 1. ])
+    """
+    ratio = pooled.observed / np.maximum(pooled.expected, 1e-300)
+    return np.maximum(pooled.trust + (1 - pooled.trust) * ratio, 1.0)
 
 
 def shared_covariance(pooled: PooledFit, S: np.ndarray, log_p: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from unmix._adata.arguments import checked
 from unmix.datasets._pool import pool_cells, split_cells
@@ -95,5 +96,6 @@ def _pbmc_cells() -> "AnnData":
     logged, scale = cells.raw.X, Scale(log=1.0, step=1e-3)
     counts = counts_of(logged, scale, units(logged, scale))
     obs = cells.obs[["bulk_labels"]].rename(columns={"bulk_labels": "cell_type"})
+    obs["cell_type"] = pd.Categorical(obs["cell_type"].astype(str))  # in the order of their names
     obs.index.name = None
     return AnnData(counts, obs=obs, var=cells.raw.var[[]].copy())
