@@ -62,6 +62,39 @@ def test_leading_types_and_bars(spots, tmp_path):
     assert (tmp_path / "bars.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda grey: (grey * 65535).astype(np.uint16),
+        lambda grey: grey[:, :, None] * 255.0,
+        lambda grey: np.stack([(grey * 255).astype(np.uint8)] * 3),
+        lambda grey: np.stack([(grey * 65535).astype(np.uint16)] * 3, axis=2),
+        lambda grey: np.stack([grey] * 3, axis=2),
+    ],
+)
+def test_images_of_any_kind_are_drawn_as_they_are(spots, given, tmp_path):
+    from unmix._report.place import _bytes
+    from unmix._report.tissue import find_place
+
+    grey = np.linspace(0, 1, 24).reshape(4, 6)
+    with_image = spots.copy()
+    factors = {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 1.0}
+    with_image.uns["spatial"] = {"lib": {"images": {"hires": given(grey)}, "scalefactors": factors}}
+    ax = um.pl.proportions(with_image, types=["CD19+ B"], show=False)[0]
+    drawn = np.asarray(ax.images[0].get_array(), dtype=float)
+    drawn = drawn / 255 if drawn.max() > 1 else drawn
+    np.testing.assert_allclose(drawn, np.stack([grey] * 3, axis=2), atol=0.01)
+    assert len(find_place(with_image, None).images) == 1
+    assert np.abs(_bytes(drawn)[:, :, 0] / 255 - grey).max() < 0.01
+
+
+def test_what_is_no_image_is_left_out(spots):
+    for image in ("tissue.png", np.zeros((0, 3)), np.zeros(5)):
+        other = spots.copy()
+        other.uns["spatial"] = {"lib": {"images": {"hires": image}, "scalefactors": {"tissue_hires_scalef": 1.0}}}
+        assert not um.pl.proportions(other, types=["CD19+ B"], show=False)[0].images
+
+
 def test_scores_are_called_scores(spots):
     scored = spots.copy()
     _, reference = um.datasets.pbmc_spots()

@@ -127,8 +127,34 @@ def _image(library: dict[str, Any]) -> tuple[np.ndarray, float] | None:
     images = library.get("images") or {}
     for resolution in ("hires", "lowres"):
         if resolution in images and (per_unit := _factor(library, f"tissue_{resolution}_scalef")):
-            return np.asarray(images[resolution]), per_unit
+            picture = as_picture(images[resolution])
+            return None if picture is None else (picture, per_unit)
     return None
+
+
+def as_picture(image: Any) -> np.ndarray | None:
+    """Return an image as rows x columns x colours, bytes or numbers from 0 to 1; nothing where it is no image.
+
+    Numbers of another range, as microscopes write them in 16 bits, are divided by the largest; channels may come first, and one
+    channel is grey.
+
+    Examples
+    --------
+    >>> as_picture(np.array([[0, 500], [1000, 250]], dtype=np.uint16))[:, :, 0]
+    array([[0.  , 0.5 ],
+           [1.  , 0.25]], dtype=float32)
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype.kind not in "biuf" or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        return None
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
+        pixels = np.moveaxis(pixels, 0, 2)
+    if pixels.ndim == 2 or pixels.shape[2] not in (3, 4):
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], -1)[:, :, :1], 3, axis=2)
+    if pixels.dtype == np.uint8:
+        return pixels
+    pixels = np.maximum(np.nan_to_num(pixels.astype(np.float32), posinf=0.0, neginf=0.0), 0.0)
+    return pixels / max(float(pixels.max()), 1.0)
 
 
 def _spacing(xy: np.ndarray) -> float:
