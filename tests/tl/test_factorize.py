@@ -39,6 +39,25 @@ def test_transform_of_the_fitted_rows_gives_their_usages(cells, options):
     )
 
 
+@pytest.mark.parametrize("mask", [None, "seen"])
+def test_least_squares_has_one_answer_whatever_it_begins_with(cells, mask):
+    cells.layers["seen"] = np.random.default_rng(0).random(cells.shape) < 0.9
+    options = {"method": "als", "mask": mask, "tol": 1e-10, "max_iter": 5000}
+    um.tl.factorize(cells, 3, **options)
+    other = cells[:, ::-1].copy()
+    um.tl.factorize(other, 3, rng=1, **options)
+    np.testing.assert_allclose(other.varm["als"][::-1], cells.varm["als"], atol=1e-2 * np.abs(cells.varm["als"]).max())
+    W, V = cells.obsm["X_als"].astype(float), cells.varm["als"]
+    for gram in (W.T @ W, V.T @ V):
+        np.testing.assert_allclose(gram / gram[0, 0], np.diag(np.diag(gram)) / gram[0, 0], atol=1e-6)
+        assert (np.diff(np.diag(gram)) < 0).all()
+    np.testing.assert_allclose(np.diag(W.T @ W), np.diag(V.T @ V), rtol=1e-5)
+    if mask is None:
+        um.tl.factorize(cells, 3, method="svd")
+        cosines = np.abs((V / np.linalg.norm(V, axis=0)).T @ cells.varm["svd"])
+        np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-4)
+
+
 def test_centred_svd_is_pca(cells):
     um.tl.factorize(cells, 4, method="svd", center=True)
     dense = cells.X.toarray().astype(float)

@@ -1,5 +1,6 @@
 """Alternating least squares X ~ W H over the observed entries: matrix completion, with or without non-negativity."""
 
+from dataclasses import replace
 from typing import Any
 
 import numba as nb
@@ -88,6 +89,29 @@ def als(
         grams = grams + penalty.smoothing * np.diag(rough)
         H = solve_rows(grams, cross - penalty.l1, ridge, nonnegative=nonnegative).T
     return Factorization(W, kept, np.minimum.accumulate(losses), settled(losses, walk.tol))
+
+
+def principal(fit: Factorization) -> Factorization:
+    r"""Return the same product W H with orthogonal components, largest first.
+
+    Only the product is identified: any invertible matrix may stand between W and H. With the singular triplets
+    :math:`W H = U S V^\top`, :math:`U S^{1/2}` and :math:`S^{1/2} V^\top` are those factors of it that the ridge prefers.
+    The entry of largest modulus of each loading is positive.
+
+    Examples
+    --------
+    >>> fit = Factorization(np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([[-2.0, 0.0], [0.0, -2.0]]), np.zeros(1), True)
+    >>> found = principal(fit)
+    >>> np.round(found.W @ found.H, 6), bool((np.abs(found.H[1]) < 1e-6).all())
+    (array([[-2., -2.],
+           [-2., -2.]]), True)
+    """
+    (Q_w, R_w), (Q_h, R_h) = np.linalg.qr(fit.W), np.linalg.qr(fit.H.T)
+    U, S, Vt = np.linalg.svd(R_w @ R_h.T, full_matrices=False)
+    W, H = np.zeros(fit.W.shape), np.zeros(fit.H.shape)
+    W[:, : len(S)], H[: len(S)] = Q_w @ (U * np.sqrt(S)), (Q_h @ (Vt.T * np.sqrt(S))).T
+    sign = np.where(H[np.arange(len(H)), np.abs(H).argmax(axis=1)] < 0, -1.0, 1.0)
+    return replace(fit, W=W * sign, H=H * sign[:, None])
 
 
 def masked_usages(

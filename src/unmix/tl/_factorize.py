@@ -24,7 +24,7 @@ from unmix._adata.stored import VAR_NAMES
 from unmix._adata.tool import tool
 from unmix._adata.write import Slots
 from unmix._settings import settings
-from unmix.core.als import als
+from unmix.core.als import als, masked_usages, principal
 from unmix.core.blocks import map_rows
 from unmix.core.factorization import Factorization, Penalty, Walk, nmf, ordered
 from unmix.core.kl import nmf_kl
@@ -117,8 +117,8 @@ def factorize(
     `obsm["X_" + key]` : float32, n_obs x k
         U: usages, coordinates, or left singular vectors times singular values. NaN where a row has no observed entry.
     `varm[key]` : n_vars x k
-        V, as columns. For `"nmf"` of unit length, with `loss="kl"` of unit sum; the usages carry the scale. Zero for a
-        gene without an observed entry.
+        V, as columns. For `"nmf"` of unit length, with `loss="kl"` of unit sum; the usages carry the scale. For `"als"`
+        orthogonal and as long as the usages. Zero for a gene without an observed entry.
     `layers[key + "_completed"]`
         With `complete`: U V where the mask leaves entries out, X elsewhere; U V everywhere without a mask. Genes that
         `complete` does not list are as in X.
@@ -308,7 +308,11 @@ def fit_model(X: Any, k: int, model: Model, walk: Walk, rng: Any) -> tuple[Facto
         fit = als(X, k, mask=model.mask, nonnegative=nonnegative, **options)
     warn_unsettled(fit.converged, fit.n_iter, f"factorize(method={model.method!r})")
     if model.method != "nmf":
-        return ordered(fit), {}
+        fit = principal(fit)
+        if model.mask is None:
+            return fit, {}
+        # rows with fewer observed entries than components: what the ridge prefers depends on the axes
+        return replace(fit, W=masked_usages(X, fit.H, mask=model.mask, ridge=model.ridge, walk=walk)), {}
     return scaled(ordered(fit), norm=1 if model.loss == "kl" else 2), {}
 
 
