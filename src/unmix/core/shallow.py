@@ -41,3 +41,20 @@ def counting_noise(
         scores = np.log1p(target / n * rng.poisson(n * p, (N_DRAWS, len(p)))) @ loadings - mean @ loadings
         noise[i] = (scores**2).sum(axis=1).mean()
     return np.interp(np.log(totals), log_depth, noise)
+
+
+def noise_bar(noise: np.ndarray, squares: np.ndarray, totals: np.ndarray) -> float:
+    """Return the noise up to which rows are deep: their mean squared distance from the mean.
+
+    Where the median row has more noise than that mean has if rows count by their totals, most rows hold hardly any counts
+    (spots off the tissue), and the bar is the latter: their own noise would set it otherwise.
+
+    Examples
+    --------
+    >>> noise_bar(np.array([1.0, 1.0, 9.0]), np.array([5.0, 5.0, 8.0]), np.array([9.0, 9.0, 1.0]))
+    6.0
+    >>> noise_bar(np.array([1.0, 9.0, 9.0]), np.array([5.0, 8.0, 8.0]), np.array([6.0, 1.0, 1.0]))
+    5.75
+    """
+    by_totals = float(np.average(squares, weights=totals))
+    return by_totals if np.median(noise) > by_totals else float(squares.mean())

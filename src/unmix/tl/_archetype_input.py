@@ -14,7 +14,7 @@ from unmix.core.archetypes import Archetypes, fit_archetypes
 from unmix.core.count_rank import count_rank
 from unmix.core.pca import NULL_TOL, Components, component_scores, parallel_analysis, principal_components
 from unmix.core.scaled import GeneMoments, ScaledRows, gene_moments
-from unmix.core.shallow import counting_noise
+from unmix.core.shallow import counting_noise, noise_bar
 
 MAX_PCS = 30
 N_TOP_GENES = 2000
@@ -104,11 +104,11 @@ def _deep_components(
     """Return the components of the rows that are deep enough to have a place among them."""
     rows = np.arange(len(totals))
     for last in [False] * SHALLOW_ROUNDS + [True]:
-        seen = _components(Y.take(rows), var, rows, n_pcs, target, rng, n_jobs)
+        seen = _components(Y.take(rows), var, rows, n_pcs, least, target, rng, n_jobs)
         p = seen.moments.mean[seen.genes] / target
         found = seen.found.first(seen.kept)
         noise = counting_noise(totals[rows], p, found.loadings, found.mean, target, rng)
-        deep = noise <= (found.scores**2).sum(axis=1).mean()
+        deep = noise <= noise_bar(noise, (found.scores**2).sum(axis=1), totals[rows])
         if last or deep.all() or deep.sum() < max(least, 2):
             break
         rows = rows[deep]
@@ -122,21 +122,26 @@ def _components(
     var: pd.DataFrame,
     rows: np.ndarray,
     n_pcs: int | Literal["auto"],
+    least: int,
     target: float,
     rng: np.random.Generator,
     n_jobs: int,
 ) -> _Components:
-    """Return the components of log-normalised, highly variable genes; how many to keep, by parallel analysis."""
+    """Return the components of log-normalised, highly variable genes; how many to keep, by parallel analysis.
+
+    `least` archetypes span one dimension less, and so many are kept in any case.
+    """
     moments = gene_moments(Y, n_jobs=n_jobs)
     genes = np.flatnonzero(_variable_genes(moments, var))
     chosen = Y.of(genes).logged().gathered_if(moments.expressed[genes].sum())
-    k = max(min(MAX_PCS if n_pcs == "auto" else n_pcs, min(chosen.shape) - 1), 1)
+    k = max(min(max(MAX_PCS, least - 1) if n_pcs == "auto" else n_pcs, min(chosen.shape) - 1), 1)
     found = principal_components(chosen, k, rng, n_jobs=n_jobs)
     values, sample = found.values, chosen[some_rows(Y.shape[0], PARALLEL_ROWS, rng)]
     if sample.shape[0] < Y.shape[0]:
         values = principal_components(sample, k, rng, tol=NULL_TOL).values
     above, threshold = parallel_analysis(sample, values, rng)
-    return _Components(rows, genes, moments, found, max(above, 2) if n_pcs == "auto" else k, threshold, target)
+    kept = min(max(above, 2, least - 1), k) if n_pcs == "auto" else k
+    return _Components(rows, genes, moments, found, kept, threshold, target)
 
 
 def some_rows(n: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -74,8 +74,8 @@ def starfysh_archetypes(
         Key of `obsm` to fit; `None` for principal components of log-normalised counts of highly variable genes, `"X"`
         for these genes themselves, which stay sparse.
     n_pcs
-        Number of components; `"auto"` keeps those above the first one of data with permuted genes (30 at most; all of
-        `use_rep`).
+        Number of components; `"auto"` keeps those above the first one of data with permuted genes (30 at most), as many
+        as `n_archetypes` corners span at least, and all of `use_rep`.
     layer
         Layer with the counts; `None` for `X`.
     smoothing
