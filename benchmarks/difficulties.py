@@ -8,6 +8,7 @@
     python benchmarks/difficulties.py --only gene      one gene has many of the counts, and varies from row to row
     python benchmarks/difficulties.py --only alike     the cells of one type are split at random into two
     python benchmarks/difficulties.py --only many      references of 10, 30, 60 and 100 types
+    python benchmarks/difficulties.py --only sizes     bulk, by few reference cells that hold very different amounts of RNA
     python benchmarks/difficulties.py --only levels    error bars, the test of the fit, and p-values under a true null
 
 Real cells are read from ../shared/data beside the project; without it the tables of simulated tissue are printed alone.
@@ -241,6 +242,32 @@ def levels() -> Iterator[dict]:
         }
 
 
+def sizes() -> Iterator[dict]:
+    """Print how often 90% intervals hold the truth in bulk: a type's mean size is that of few cells (log-sd 0.6), 8 tissues."""
+    for n_cells, depth in ((8, 30_000.0), (15, 100_000.0), (30, 10_000.0)):
+        covered, error = [], []
+        for seed in range(8):
+            spots, reference = deep_tissue(seed, n_cells, depth)
+            um.tl.deconvolve(spots, reference, groupby="cell_type", cells_per_spot=float("inf"))
+            table, truth = spots.obsm["deconvolve"], spots.obsm["truth_proportions"]
+            truth = truth[table.columns]
+            covered.append(np.nanmean(um.metrics.coverage(table, spots.obsm["deconvolve_se"], truth)))
+            error.append(np.sqrt(((table - truth) ** 2).to_numpy().mean()))
+        yield {"cells a type": n_cells, "depth": depth, "rmse": np.mean(error), "coverage": np.mean(covered)}
+
+
+def deep_tissue(seed: int, n_cells: int, depth: float) -> tuple[ad.AnnData, ad.AnnData]:
+    """Return simulated tissue, and a reference every cell of which keeps a share of its counts of its own."""
+    options = {"cells_per_type": n_cells, "cell_depth": 8000.0, "size_sd": 0.6, "depth": depth}
+    spots, reference = um.datasets.simulate_spots(40, 500, 6, rng=seed, **options)
+    rng = np.random.default_rng(seed)
+    kept = np.clip(0.25 * rng.lognormal(0, 0.6, reference.n_obs), 0, 1)
+    X = sparse.csr_matrix(reference.X)
+    X.data = rng.binomial(X.data.astype(int), np.repeat(kept, np.diff(X.indptr))).astype(float)
+    reference.X = X
+    return spots, reference
+
+
 TABLES: dict[str, Callable[[], Iterator[dict]]] = {
     "missing": missing,
     "few": few,
@@ -249,6 +276,7 @@ TABLES: dict[str, Callable[[], Iterator[dict]]] = {
     "gene": gene,
     "alike": alike,
     "many": many,
+    "sizes": sizes,
     "levels": levels,
 }
 

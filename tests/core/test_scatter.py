@@ -91,3 +91,19 @@ def test_errors_on_the_way_are_those_of_the_covariances():
     assert lean.covariance.size == 0
     plain = fit_count_model(Y, S, errors=ShareErrors())
     np.testing.assert_allclose(plain.se, share_errors(kept.weights, kept.covariance), rtol=1e-10)
+
+
+def test_sizes_that_few_cells_tell_widen_the_shares_as_drawn_sizes_do():
+    rng = np.random.default_rng(0)
+    W, sizes, v = np.array([[30.0, 50.0, 5.0, 0.0]]), np.array([1.0, 2.0, 0.5, 1.0]), np.array([0.01, 0.0, 0.004, 0.02])
+    found = share_errors(W, np.zeros((1, 4, 4)), sizes, v)[0]
+    drawn = W / (sizes * np.exp(np.sqrt(v) * rng.standard_normal((100_000, 4))))
+    np.testing.assert_allclose(found, (drawn / drawn.sum(axis=1, keepdims=True)).std(axis=0), rtol=0.02, atol=1e-12)
+
+
+def test_an_unknown_type_differs_in_size_as_the_others_do():
+    fit = fit_count_model(np.full((2, 3), 5.0), np.array([[9.0, 1.0], [1.0, 9.0], [5.0, 6.0]]))
+    errors = ShareErrors(np.array([1.0]), size_variances=np.array([0.1]))
+    sizes, variances, _ = errors.constants(fit.model)
+    assert sizes.tolist() == [1.0, 1.0]
+    assert variances.tolist() == [0.1, 0.0]

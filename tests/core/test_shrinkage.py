@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unmix.core.shrinkage import STRENGTHS, effective_exposure, shrink_profiles
+from unmix.core.shrinkage import STRENGTHS, effective_exposure, shrink_profiles, shrink_sizes
 
 
 def reference(rng, exposure, strength=3.0, G=800, K=4):
@@ -54,3 +54,16 @@ def test_units_do_not_matter():
     a, b = shrink_profiles(S, V), shrink_profiles(S * 1e4, V * 1e8)
     np.testing.assert_allclose(b.mean, 1e4 * a.mean, rtol=1e-9)
     np.testing.assert_allclose(b.variance, 1e8 * a.variance, rtol=1e-6)
+
+
+def test_sizes_end_as_uncertain_as_their_distance_from_the_truth():
+    rng = np.random.default_rng(0)
+    v = np.tile([0.001, 0.02, 0.2, 0.05, 0.5, 0.01], 4)
+    off, said = [], []
+    for _ in range(400):
+        truth = rng.normal(8.0, 0.4, v.size)
+        sizes, variances = shrink_sizes(np.exp(truth + np.sqrt(v) * rng.standard_normal(v.size)), v)
+        off.append((np.log(sizes) - truth) ** 2)
+        said.append(variances)
+    np.testing.assert_allclose(np.mean(said, axis=0), np.mean(off, axis=0), rtol=0.2)
+    assert (np.mean(said, axis=0) <= v).all()

@@ -152,3 +152,21 @@ def test_one_cell_of_each_type_is_enough_for_an_answer(n_genes):
     found = spots.obsm["deconvolve"].to_numpy()
     assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
     assert (found >= 0).all()
+
+
+def test_bulk_by_few_cells_knows_that_their_mean_size_is_a_guess():
+    """Intervals covered .70: a type's size was taken for known, and with deep counts little else is uncertain."""
+    covered = []
+    for seed in range(3):
+        spots, reference = um.datasets.simulate_spots(
+            12, 400, 6, rng=seed, cells_per_type=15, cell_depth=8000.0, size_sd=0.6, depth=1e5
+        )
+        rng = np.random.default_rng(seed)
+        kept = np.clip(0.25 * rng.lognormal(0, 0.6, reference.n_obs), 0, 1)
+        X = sparse.csr_matrix(reference.X)
+        X.data = rng.binomial(X.data.astype(int), np.repeat(kept, np.diff(X.indptr))).astype(float)
+        reference.X = X
+        truth = spots.obsm["truth_proportions"]
+        um.tl.deconvolve(spots, reference, groupby="cell_type", cells_per_spot=float("inf"))
+        covered.append(np.nanmean(um.metrics.coverage(spots.obsm["deconvolve"], spots.obsm["deconvolve_se"], truth)))
+    assert 0.83 < np.mean(covered) < 0.98

@@ -56,6 +56,8 @@ class Signature:
     n_cells: np.ndarray | None = None
     sizes: np.ndarray | None = None
     """Mean counts per cell of every type, where the reference is made of cells; shrunk where the cells are few."""
+    size_variances: np.ndarray | None = None
+    """Variances of the logs of `sizes` by the sampling of the cells."""
     between: np.ndarray | None = None
     """Variance between donors of every gene, relative to the squared profile, where donors are told apart."""
 
@@ -224,7 +226,7 @@ def read_signature(
     for k, markers in enumerate(choice.markers):
         is_marker[markers, k] = True
     sizes = shrink_sizes(found.sizes, found.size_variances / found.n_cells)
-    known = (found.variances, found.n_cells, sizes, found.between)
+    known = (found.variances, found.n_cells, *sizes, found.between)
     return Signature(genes, names, found.profiles, is_marker, *known)
 
 

@@ -168,10 +168,10 @@ class _Fit:
         if self.errors is None:
             parts = map_rows(_fit_block, self.X, *prior, constants=(model,), desc=desc, **self.walk)
             return CountModelResult(**dict(zip(names, parts, strict=False)), model=model, smoothing=smoothing)
-        sizes, scatter = self.errors.constants(model)
+        sizes, size_variances, scatter = self.errors.constants(model)
         if scatter is not None:
             model = replace(model, chosen=model.chosen | {"cells_per_spot": self.errors.described(model, scatter)})
-        cells, constants = self.errors.cells(self.X.shape[0]), (model, sizes, scatter)
+        cells, constants = self.errors.cells(self.X.shape[0]), (model, sizes, size_variances, scatter)
         W, se, *parts = map_rows(_fit_errors, self.X, cells, *prior, constants=constants, desc=desc, **self.walk)
         none = np.zeros((0, W.shape[1], W.shape[1]))
         named = dict(zip(names, (W, none, *parts), strict=False))
@@ -239,11 +239,11 @@ def _fit_alone(block: Block, model: CountModel) -> tuple[np.ndarray, np.ndarray]
 
 def _fit_errors(block: Block, cells: np.ndarray, *rest: Any) -> tuple[np.ndarray, ...]:
     """Fit the rows of a block as :func:`_fit_block`, with the errors of shares in the place of covariances."""
-    *prior_and_model, sizes, scatter = rest
+    *prior_and_model, sizes, size_variances, scatter = rest
     W, covariance, present, *others = _fit_block(block, *prior_and_model)
     if scatter is not None:
         covariance = with_scatter(W, covariance, scatter, cells, present)
-    return (W, share_errors(W, covariance, sizes), present, *others)
+    return (W, share_errors(W, covariance, sizes, size_variances), present, *others)
 
 
 def _sampling(model: CountModel, n_rows: int, W: np.ndarray) -> np.ndarray:

@@ -22,18 +22,26 @@ class ShareErrors:
     """Returns, for the count model, what :func:`unmix.core.scatter.cell_scatter` does."""
     cells_per_spot: float | np.ndarray | None = None
     """How many cells a row holds, all rows or every one of them, shape (N,); `None` where the scatter's estimate is used."""
+    size_variances: np.ndarray | None = None
+    """Variances of the logs of the sizes, shape (K,); none where the sizes are known."""
 
     def cells(self, n_obs: int) -> np.ndarray:
         """Return how many cells every row holds, shape (N,), NaN where it is not known."""
         known = np.nan if self.cells_per_spot is None else self.cells_per_spot
         return np.broadcast_to(np.asarray(known, dtype=np.float64), (n_obs,))
 
-    def constants(self, model: CountModel) -> tuple[np.ndarray | None, CellScatter | None]:
-        """Return the sizes and the scatter; a type that the reference lacks has the mean size."""
-        sizes = self.sizes
-        if sizes is not None and len(sizes) < model.S.shape[1]:
-            sizes = np.append(sizes, sizes.mean())
-        return sizes, None if self.scatter is None else self.scatter(model)
+    def constants(self, model: CountModel) -> tuple[np.ndarray | None, np.ndarray, CellScatter | None]:
+        """Return the sizes, the variances of their logs, and the scatter.
+
+        A type that the reference lacks has the mean size, and differs from it as the other types do.
+        """
+        sizes, missing = self.sizes, model.S.shape[1] - (0 if self.sizes is None else len(self.sizes))
+        variances = np.zeros(model.S.shape[1])
+        if sizes is not None:
+            known = np.zeros(len(sizes)) if self.size_variances is None else self.size_variances
+            variances = np.append(known, np.full(missing, np.var(np.log(sizes))))
+            sizes = np.append(sizes, np.full(missing, sizes.mean()))
+        return sizes, variances, None if self.scatter is None else self.scatter(model)
 
     def described(self, model: CountModel, scatter: CellScatter) -> str:
         """Return how many cells a row holds on average, and how that is known."""
@@ -45,7 +53,9 @@ class ShareErrors:
         return f"{n:.3g}, estimated from the residuals"
 
 
-def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
+def share_errors(
+    weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None, size_variances: np.ndarray | None = None
+) -> np.ndarray:
     """Return the standard errors of the shares of the types, by the delta method, shape (N, K).
 
     Parameters
@@ -56,12 +66,16 @@ def share_errors(weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray 
         Their covariances, shape (N, K, K).
     sizes
         What every type's weight is divided by before the shares are taken, shape (K,).
+    size_variances
+        Variances of the logs of the sizes, shape (K,).
 
     Examples
     --------
     >>> share_errors(np.array([[8.0, 8.0]]), np.array([np.diag([8.0, 8.0])]))
     array([[0.125, 0.125]])
     """
+    if size_variances is not None:
+        covariance = covariance + (weights**2 * size_variances)[:, :, None] * np.eye(weights.shape[1])
     size = np.ones(weights.shape[1]) if sizes is None else sizes
     amounts = weights / size
     total = np.where(amounts.sum(axis=1) > 0, amounts.sum(axis=1), np.nan)[:, None]

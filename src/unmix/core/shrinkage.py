@@ -128,7 +128,7 @@ def shrink_one(
     return mean[:, 0], variance[:, 0], (_responsibilities(log_lik, weights) * shares).sum(axis=1)
 
 
-def shrink_sizes(sizes: np.ndarray, variances: np.ndarray) -> np.ndarray:
+def shrink_sizes(sizes: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shrink the sizes of the types' cells towards their geometric mean, as far as few cells say little of them.
 
     `log size_k ~ N(log true_k, v_k)`, `log true_k ~ N(mu, t)`: mu and t by the estimator of Paule and Mandel, which makes the
@@ -141,14 +141,19 @@ def shrink_sizes(sizes: np.ndarray, variances: np.ndarray) -> np.ndarray:
     variances
         Sampling variances of their logs, v, shape (K,).
 
+    Returns
+    -------
+    The sizes, and the posterior variances of their logs, that of mu among them; as given for fewer than three types.
+
     References
     ----------
     Paule, R. C. and Mandel, J. (1982) Consensus values and weighting factors. J. Res. Natl. Bur. Stand. 87, 377.
 
     Examples
     --------
-    >>> shrink_sizes(np.array([1000.0, 1100.0, 4000.0]), np.array([1e-6, 1e-6, 0.5])).round()
-    array([1000., 1100., 1907.])
+    >>> found, left = shrink_sizes(np.array([1000.0, 1100.0, 4000.0]), np.array([1e-6, 1e-6, 0.5]))
+    >>> found.round(), left.round(3)
+    (array([1000., 1100., 1907.]), array([0.   , 0.   , 0.223]))
     """
     log, t = np.log(sizes), 0.0
 
@@ -157,11 +162,13 @@ def shrink_sizes(sizes: np.ndarray, variances: np.ndarray) -> np.ndarray:
         return float((weight * (log - np.average(log, weights=weight)) ** 2).sum()) - (len(log) - 1)
 
     if not (variances > 0).all() or len(log) < 3:
-        return sizes
+        return sizes, variances
     if excess(0.0) > 0:
         t = float(brentq(excess, 0.0, 100.0 * (1 + np.ptp(log) ** 2)))
-    center = np.average(log, weights=1 / (variances + t))
-    return np.exp(center + (log - center) * t / (t + variances))
+    weight = 1 / (variances + t)
+    center, towards = np.average(log, weights=weight), variances * weight
+    left = t * towards + towards**2 / weight.sum()
+    return np.exp(center + (log - center) * t * weight), left
 
 
 def _log_marginal(n: np.ndarray, E: np.ndarray, m: np.ndarray) -> np.ndarray:

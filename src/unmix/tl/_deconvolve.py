@@ -136,9 +136,9 @@ def deconvolve(
         Proportions; rows sum to 1 (not where `absolute` asks for scores), NaN where a spot could not be fitted. `/` in a
         type's name is stored as `_`; :func:`unmix.get.proportions` gives the original names.
     `obsm[key_added + "_se"]` : DataFrame, n_obs x types
-        With `"auto"`: standard errors of the proportions, from counting, the sampling of the reference, the platform
-        factors and the scatter of `cells_per_spot` cells about their types' means; NaN where the reference is a table,
-        whose errors are not known.
+        With `"auto"`: standard errors of the proportions, from counting, the sampling of the reference (profiles, and for
+        fractions of cells the types' mean counts), the platform factors and the scatter of `cells_per_spot` cells about
+        their types' means; NaN where the reference is a table, whose errors are not known.
     `obsm[key_added + "_detection"]` : DataFrame, n_obs x types
         With `"auto"`: how probable a type's presence is, given the counts and how common the type is in the tissue; where
         it is below 0.05, the proportion is 0. With fewer than 20 observations it is `Phi(proportion / se)`, and 0 where the
@@ -230,6 +230,10 @@ def deconvolve(
     scatter = None
     if isinstance(reference, AnnData) and (n_cells is None or np.isfinite(n_cells).all()):
         scatter = scatter_of(aligned.signature, reference, groupby, reference_layer, threads)
+    sized = aligned.signature
+    errors = ShareErrors(None, scatter, n_cells)
+    if not (as_rna or absolute):
+        errors = ShareErrors(sized.sizes, scatter, n_cells, sized.size_variances)
     options = Options(
         gene_weights=weights_of_genes(aligned.signature, gene_weights),
         absolute=absolute,
@@ -241,7 +245,7 @@ def deconvolve(
         sizes=aligned.signature.sizes,
         graph=graph,
         smoothing=None if smoothing is None or smoothing == "auto" else float(smoothing),
-        errors=ShareErrors(None if as_rna or absolute else aligned.signature.sizes, scatter, n_cells),
+        errors=errors,
         rng=rng,
     )
     found = fit_weights(matrix.X, S, columns, method, options, n_jobs=threads)
