@@ -54,7 +54,10 @@ class ShareErrors:
 
 
 def share_errors(
-    weights: np.ndarray, covariance: np.ndarray, sizes: np.ndarray | None = None, size_variances: np.ndarray | None = None
+    weights: np.ndarray,
+    covariance: np.ndarray,
+    sizes: np.ndarray | None = None,
+    size_variances: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the standard errors of the shares of the types, by the delta method, shape (N, K).
 
