@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy import sparse
 
 from unmix._adata.stored import VAR_NAMES
@@ -172,11 +173,42 @@ def _variable_genes(moments: GeneMoments, var: pd.DataFrame) -> np.ndarray:
     return chosen
 
 
-def given_space(table: Any, name: str, n_pcs: int | Literal["auto"], rows: np.ndarray) -> Reduced:
+def given_space(adata: AnnData, key: str, n_pcs: int | Literal["auto"], rows: np.ndarray) -> Reduced:
     """Return the rows in a space that the user has made."""
-    X = np.asarray(table, dtype=np.float64)[rows]
-    X = np.ascontiguousarray(X if n_pcs == "auto" else X[:, :n_pcs])
-    return Reduced(X, np.ones(len(X), dtype=bool), X.shape[1], {"use_rep": name, "n": X.shape[1]})
+    X = read_space(adata, key)
+    X = check_space(X[rows] if n_pcs == "auto" else X[rows, :n_pcs], key, adata.obs_names[rows])
+    return Reduced(X, np.ones(len(X), dtype=bool), X.shape[1], {"use_rep": key, "n": X.shape[1]})
+
+
+def read_space(adata: AnnData, key: str) -> np.ndarray:
+    """Return a table of `obsm`, dense.
+
+    Raises
+    ------
+    ValueError
+        If it is no table of numbers with columns.
+    """
+    table = adata.obsm[key]
+    X = np.asarray(table.toarray() if sparse.issparse(table) else table, dtype=np.float64)
+    if X.ndim != 2 or not X.shape[1]:
+        msg = f"obsm[{key!r}] must be a table of observations by dimensions, and has the shape {X.shape}."
+        raise ValueError(msg)
+    return X
+
+
+def check_space(X: np.ndarray, key: str, names: pd.Index) -> np.ndarray:
+    """Return the rows of a table of `obsm`, contiguous.
+
+    Raises
+    ------
+    ValueError
+        If some are not finite.
+    """
+    lost = ~np.isfinite(X).all(axis=1)
+    if lost.any():
+        msg = f"obsm[{key!r}] is not finite in {lost.sum()} observations ({str(names[lost][0])!r} is one); leave them out."
+        raise ValueError(msg)
+    return np.ascontiguousarray(X)
 
 
 def choose_n(

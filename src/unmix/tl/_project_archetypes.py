@@ -13,6 +13,7 @@ from unmix.core.archetype_weights import even_gram, weigh_archetypes
 from unmix.core.blocks import as_rows, map_rows
 from unmix.core.scaled import ScaledRows, totals_at
 from unmix.core.simplex import simplex_ls
+from unmix.tl._archetype_input import check_space, read_space
 
 
 def project_archetypes(
@@ -115,5 +116,9 @@ def _project_representation(adata: AnnData, Z: np.ndarray, how: dict[str, Any], 
     if how["use_rep"] not in adata.obsm:
         msg = f"archetypes were fitted on obsm[{how['use_rep']!r}], but the new data has {sorted(adata.obsm)} only."
         raise KeyError(msg)
-    X = np.asarray(adata.obsm[how["use_rep"]], dtype=float)[:, : Z.shape[1]]
-    return weigh_archetypes(X, Z, n_jobs=threads)
+    key, D = how["use_rep"], Z.shape[1]
+    X = read_space(adata, key)
+    if X.shape[1] < D:
+        msg = f"archetypes were fitted to {D} dimensions of obsm[{key!r}], but that of the new data has {X.shape[1]}."
+        raise ValueError(msg)
+    return weigh_archetypes(check_space(X[:, :D], key, adata.obs_names), Z, n_jobs=threads)

@@ -200,14 +200,13 @@ def starfysh_archetypes(
     Y, target = scale_rows(matrix.X, summary.totals, rows)
     read = None if signatures is None else read_sets(signatures, matrix.var_names)
     least = 2 if n_archetypes == "auto" else n_archetypes
-    given = None if use_rep in (None, "X") else adata.obsm[use_rep]
-    if given is None:
+    if use_rep in (None, "X"):
         reduced = reduce(
             Y, adata.var, summary.totals[rows], target,
             n_pcs=n_pcs, use_genes=use_rep == "X", least=least, rng=seeds[0], n_jobs=threads,
         )  # fmt: skip
     else:
-        reduced = given_space(given, str(use_rep), n_pcs, rows)
+        reduced = given_space(adata, str(use_rep), n_pcs, rows)
     smoothed: dict[str, Any] = {}
     if smoothing is not None:
         reduced, smoothed = smooth_rows(reduced, spatial_graph(adata, rows), smoothing, seeds[4])
