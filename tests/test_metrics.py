@@ -144,3 +144,13 @@ def test_errors_say_what_was_given(tables):
 def test_arrays_take_the_names_of_the_other_side(tables):
     estimated, truth = tables
     assert list(um.metrics.per_type(estimated.to_numpy(), truth).index) == list(truth.columns)
+
+
+def test_percentages_beside_shares_are_told_once():
+    truth = np.random.default_rng(0).dirichlet(np.ones(3), 20)
+    with pytest.warns(UserWarning, match="add up to 1 and those of `truth` to 100") as seen:
+        um.metrics.evaluate(truth, 100 * truth)
+    assert len(seen) == 1
+    with pytest.warns(UserWarning, match="Give shares on both sides"):
+        um.metrics.per_type(8 * truth, truth)
+    um.metrics.evaluate(truth, truth[:, :3] * [1, 1, 0.5])

@@ -11,6 +11,7 @@ together by the same rules:
   counted in `n_excluded`.
 """
 
+import warnings
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -26,6 +27,14 @@ Table: TypeAlias = "pd.DataFrame | np.ndarray"
 
 LARGEST = 1e15
 """Values beyond this are no proportions, numbers of cells or scores."""
+
+FURTHEST = 3.0
+"""Rows whose sums are further apart than so many times are in different units."""
+
+
+class UnitsWarning(UserWarning):
+    """An estimate and a truth are in different units."""
+
 
 __all__ = ["align", "coverage", "evaluate", "jensen_shannon", "per_type"]
 
@@ -109,6 +118,11 @@ def evaluate(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.S
     ValueError
         If the tables do not correspond, or no row is left to compare.
 
+    Warns
+    -----
+    UnitsWarning
+        If rows of one table add up to more than three times those of the other, as percentages do beside shares.
+
     Examples
     --------
     >>> import numpy as np
@@ -119,7 +133,7 @@ def evaluate(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.S
     import pandas as pd
 
     est, true, n_excluded = _comparable(estimated, truth)
-    types = per_type(est, true, threshold=threshold)
+    types = _by_type(est, true, threshold)
     summary = {
         "rmse": _rmse(est.to_numpy().ravel(), true.to_numpy().ravel()),
         "pearson": _pearson(est.to_numpy().ravel(), true.to_numpy().ravel()),
@@ -162,6 +176,11 @@ def per_type(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.D
     ValueError
         If the tables do not correspond, or no row is left to compare.
 
+    Warns
+    -----
+    UnitsWarning
+        As :func:`evaluate`.
+
     References
     ----------
     Lin, L. I.-K. (1989) A concordance correlation coefficient to evaluate reproducibility. Biometrics 45, 255.
@@ -173,21 +192,8 @@ def per_type(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.D
     >>> per_type(truth, truth)["concordance"].tolist()
     [1.0, 1.0]
     """
-    import pandas as pd
-
     est, true, _ = _comparable(estimated, truth)
-    rows = {
-        name: {
-            "rmse": _rmse(x, y),
-            "pearson": _pearson(x, y),
-            "concordance": _concordance(x, y),
-            "aupr": _aupr(x, y > threshold),
-            "estimated": x.mean(),
-            "truth": y.mean(),
-        }
-        for name, x, y in zip(est.columns, est.to_numpy().T, true.to_numpy().T, strict=True)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return _by_type(est, true, threshold)
 
 
 @checked
@@ -338,7 +344,37 @@ def _comparable(estimated: Table, truth: Table) -> tuple["pd.DataFrame", "pd.Dat
     if not keep.any():
         msg = f"none of the {len(est)} rows can be compared: each has a NaN, or nothing in the truth."
         raise ValueError(msg)
+    _warn_of_units(est[keep].to_numpy(), true[keep].to_numpy())
     return est[keep], true[keep], int((~keep).sum())
+
+
+def _warn_of_units(est: np.ndarray, true: np.ndarray) -> None:
+    """Say so where the rows of one table add up to much more than those of the other, as percentages or numbers of cells do."""
+    sums = float(np.median(est.sum(axis=1))), float(np.median(true.sum(axis=1)))
+    if min(sums) > 0 and max(sums) > FURTHEST * min(sums):
+        msg = (
+            f"rows of `estimated` add up to {sums[0]:.3g} and those of `truth` to {sums[1]:.3g}; RMSE and concordance compare "
+            "the numbers as they are. Give shares on both sides: `table.div(table.sum(axis=1), axis=0)`."
+        )
+        warnings.warn(msg, UnitsWarning, stacklevel=5)
+
+
+def _by_type(est: "pd.DataFrame", true: "pd.DataFrame", threshold: float) -> "pd.DataFrame":
+    """Compare aligned tables type by type."""
+    import pandas as pd
+
+    rows = {
+        name: {
+            "rmse": _rmse(x, y),
+            "pearson": _pearson(x, y),
+            "concordance": _concordance(x, y),
+            "aupr": _aupr(x, y > threshold),
+            "estimated": x.mean(),
+            "truth": y.mean(),
+        }
+        for name, x, y in zip(est.columns, est.to_numpy().T, true.to_numpy().T, strict=True)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _rmse(x: np.ndarray, y: np.ndarray) -> float:

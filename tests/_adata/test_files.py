@@ -160,3 +160,18 @@ def test_symbols_that_occur_twice_in_a_10x_file_are_made_unique(tmp_path):
     read = open_file(tmp_path / "a.H5")
     assert list(read.var_names) == [*TWICE[:6], "G2-1"]
     np.testing.assert_array_equal(read.X.toarray(), X.toarray()[:, :7])
+
+
+def test_a_folder_of_files_is_told_which_of_them_to_name(tmp_path):
+    """Space Ranger's `outs`."""
+    with pytest.raises(ValueError, match=r"neither a .zarr nor one with matrix.mtx, barcodes and features\.$"):
+        open_file(tmp_path)
+    (tmp_path / "spatial").mkdir()
+    (tmp_path / "filtered_feature_bc_matrix").mkdir()
+    for name in ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz"):
+        (tmp_path / "filtered_feature_bc_matrix" / name).touch()
+    (tmp_path / "filtered_feature_bc_matrix.h5").touch()
+    with pytest.raises(
+        ValueError, match=r"\['filtered_feature_bc_matrix', 'filtered_feature_bc_matrix.h5'\], name one"
+    ):
+        open_file(tmp_path)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+STORE = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
+"""Files of which a zarr store has one."""
+
 
 def open_file(path: Path) -> "AnnData":
     """Read h5ad, zarr, 10x h5 or a 10x mtx folder.
@@ -113,8 +116,21 @@ def _open(path: Path) -> "AnnData":
     if path.is_dir() and matrices_in(path):
         return read_mtx_folder(path)
     if path.is_dir():
+        _check_store(path)
         return anndata.read_zarr(path)
     msg = "expected .h5ad, .zarr, a 10x .h5 or a folder with matrix.mtx, barcodes and features."
+    raise ValueError(msg)
+
+
+def _check_store(path: Path) -> None:
+    """Refuse a folder that is no zarr store, and name the files in it that can be read."""
+    if any((path / name).exists() for name in STORE):
+        return
+    msg = "the folder is neither a .zarr nor one with matrix.mtx, barcodes and features"
+    inside = [
+        p for p in sorted(path.iterdir()) if p.suffix in (".h5ad", ".h5", ".zarr") or (p.is_dir() and matrices_in(p))
+    ]
+    msg += f"; in it are {[p.name for p in inside[:5]]}, name one of these." if inside else "."
     raise ValueError(msg)
 
 
