@@ -208,6 +208,10 @@ def test_a_gene_that_the_tissue_has_far_more_of_than_the_reference_does_not_chan
     difference = np.abs(one.obsm["deconvolve"] - two.obsm["deconvolve"]).to_numpy()
     assert difference.max() < 0.05
     assert difference.mean() < 0.01
+    looked = found(
+        with_more_of(spots, [highest], 50.0), reference, unknown=True
+    )  # the gene was taken for a type of its own
+    assert looked.uns["deconvolve"]["chosen"]["unknown"].startswith("not supported")
 
 
 def test_mitochondrial_genes_against_a_reference_of_nuclei(shared_data):
