@@ -204,3 +204,10 @@ def test_of_mixtures_that_are_as_good_the_evenest_is_taken():
     nearest = ((fit.Z[:, None] - again.Z[None]) ** 2).sum(axis=2).argmin(axis=1)
     np.testing.assert_allclose(again.W[:, nearest], fit.W[order], atol=1e-3)
     np.testing.assert_allclose(weigh_archetypes(X, fit.Z), fit.W, atol=1e-6)
+
+
+def test_a_coreset_holds_as_many_rows_as_archetypes(noisy):
+    """Among few rows a corner rests on few; among all it needs the room of all, beyond which memory was overwritten."""
+    for coreset in (2, 6):
+        fit = fit_archetypes(noisy[0], 5, coreset=coreset)
+        assert fit.explained_variance > 0.99 * noisy[1].explained_variance

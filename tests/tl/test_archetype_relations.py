@@ -60,3 +60,20 @@ def test_a_set_given_twice_shares_what_it_had(tissue):
     adata, sets = tissue
     one, two = shares(adata, sets), shares(adata, {**sets, "again": sets["A"]})
     np.testing.assert_allclose(two["A"] + two["again"], one["A"], atol=0.05)
+
+
+def test_names_of_types_are_theirs_alone(tissue):
+    """Two columns of one name were stored once, which no file takes, or one of two types was lost."""
+    adata, sets = tissue
+    found = shares(adata, {"novel_1": sets["A"], "novel_3": sets["B"]})
+    assert list(found.columns) == ["novel_1", "novel_3", "novel_2"]
+    weights = pd.DataFrame(1.0, index=sets["A"], columns=["A", "A"])
+    for twice in ({1: sets["A"], "1": sets["B"]}, weights):
+        with pytest.raises(ValueError, match="more than once"):
+            shares(adata, twice)
+
+
+def test_weights_without_bounds_are_refused(tissue):
+    adata, sets = tissue
+    with pytest.raises(ValueError, match="finite and non-negative"):
+        shares(adata, pd.DataFrame(np.inf, index=sets["A"], columns=["A"]))

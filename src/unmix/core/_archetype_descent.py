@@ -109,20 +109,27 @@ class State:
     def onto(self, problem: Problem, rows: np.ndarray) -> "State":
         """Return the state as a start for the problem of which `rows` were the sample."""
         W = weigh_archetypes(problem.X, self.Z, n_jobs=problem.n_jobs)
-        return replace(self, W=W, candidates=rows[self.candidates], losses=(), converged=False)
+        more = ((0, 0), (0, _room(problem) - self.index.shape[1]))
+        index, lam = np.pad(self.index, more), np.pad(self.lam, more)
+        return replace(self, W=W, candidates=rows[self.candidates], index=index, lam=lam, losses=(), converged=False)
 
 
 def start(problem: Problem, K: int, rng: np.random.Generator, turn: int) -> State:
     """Return a start whose archetypes are K rows, chosen by furthest sum and archetypal ++ in turn."""
     X = problem.X
     rows = furthest_sum(X, K, rng) if turn % 2 == 0 else archetypal_plus_plus(X, K, rng, problem.weights)
-    room = min(X.shape[0], X.shape[1]) + 2
+    room = _room(problem)
     index, lam = np.zeros((K, room), dtype=np.int64), np.zeros((K, room))
     index[:, 0], lam[:, 0] = np.arange(K), 1.0
     Z = problem.scale * some_rows(X, rows)
     G = Z @ Z.T
     W = over_rows(lambda x: nearest_archetype(x, Z, G), X, n_jobs=problem.n_jobs)
     return State(Z, W, rows, index, lam, np.ones(K, dtype=np.int64))
+
+
+def _room(problem: Problem) -> int:
+    """Return how many rows the hull point of an archetype may rest on while it moves."""
+    return int(min(problem.X.shape)) + 2
 
 
 def race(problem: Problem, starts: list[State], tol: float, max_iter: int) -> tuple[State, tuple[float, ...]]:

@@ -54,10 +54,12 @@ def archetypal_plus_plus(X: Any, n: int, rng: np.random.Generator, weights: np.n
     return np.array(chosen)
 
 
-def coreset_rows(X: Any, coreset: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return rows drawn half uniformly, half by squared distance from the mean, and weights that undo it."""
+def coreset_rows(
+    X: Any, coreset: int | None, least: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return rows drawn half uniformly, half by squared distance from the mean, and weights that undo it; `least` or more."""
     n = X.shape[0]
-    size = int(np.clip(CORESET_SHARE * n, *CORESET_BOUNDS)) if coreset is None else coreset
+    size = max(int(np.clip(CORESET_SHARE * n, *CORESET_BOUNDS)) if coreset is None else coreset, least)
     if size >= n:
         return None
     squares = over_rows(row_squares, X, n_jobs=1)

@@ -118,7 +118,7 @@ def fit_archetypes(
     mean = X.mean(axis=0) if isinstance(X, np.ndarray) else np.zeros(X.shape[1])
     problem = Problem.of(X - mean if isinstance(X, np.ndarray) else X, weights, delta, n_jobs)
     rng = np.random.default_rng(rng)
-    rows = coreset_rows(problem.X, coreset, rng)
+    rows = coreset_rows(problem.X, coreset, n_archetypes, rng)
     sample = problem if rows is None else problem.take(rows)
     seeds = rng.spawn(n_restarts)
     starts = [start(sample, n_archetypes, seed, i) for i, seed in enumerate(seeds)]

@@ -24,6 +24,12 @@ def read_sets(signatures: Any, genes: pd.Index) -> tuple[list[str], np.ndarray]:
     ValueError
         If there is none, or a type has no gene among those of the data.
     """
+    names = (
+        pd.Index([str(name) for name in signatures]) if isinstance(signatures, Mapping | pd.DataFrame) else pd.Index([])
+    )
+    if not names.is_unique:
+        msg = f"`signatures` names the types {names[names.duplicated()].unique().tolist()} more than once; rename them."
+        raise ValueError(msg)
     table = _weights(signatures)
     if table.shape[1] == 0:
         msg = "`signatures` holds no type; give a dict of gene lists, a DataFrame with a column per type, or None."
@@ -45,8 +51,8 @@ def _weights(signatures: Any) -> pd.DataFrame:
     """Return signatures of any kind as a table of weights, genes x types."""
     if isinstance(signatures, pd.DataFrame) and all(dtype.kind in "biuf" for dtype in signatures.dtypes):
         table = signatures.astype(float).fillna(0.0)
-        if (table.to_numpy() < 0).any() or not table.index.is_unique:
-            msg = "a table of signature weights must be non-negative, and its genes (rows) unique."
+        if not (np.isfinite(table.to_numpy()) & (table.to_numpy() >= 0)).all() or not table.index.is_unique:
+            msg = "a table of signature weights must be finite and non-negative, and its genes (rows) unique."
             raise ValueError(msg)
         return table.set_axis(table.index.astype(str))
     if isinstance(signatures, pd.DataFrame):

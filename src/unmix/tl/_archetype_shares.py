@@ -1,6 +1,7 @@
 """Shares of types and of archetypes that no gene set is active in."""
 
 import warnings
+from itertools import count, islice
 
 import numpy as np
 import pandas as pd
@@ -87,5 +88,6 @@ def share_table(shares: np.ndarray, W: np.ndarray, matched: Matched, types: list
     """Return the shares of the types, and those of archetypes in which no gene set is active."""
     known = ((matched.scores.qval <= max_q) & (matched.scores.score > 0)).any(axis=0)
     novel = W[:, ~known] if known.any() else W[:, :0]
-    columns = types + [f"novel_{k + 1}" for k in range(novel.shape[1])]
+    free = (name for number in count(1) if (name := f"novel_{number}") not in types)
+    columns = types + list(islice(free, novel.shape[1]))
     return pd.DataFrame(np.hstack([shares * (1.0 - novel.sum(axis=1, keepdims=True)), novel]), columns=columns)
