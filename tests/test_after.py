@@ -160,3 +160,12 @@ def test_what_two_fits_do_not_share_is_named(tissue, tmp_path):
     with pytest.raises(ValueError, match="so that it cannot be saved"):
         um.save(both, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_result_whose_names_were_lost_is_named(fitted):
+    spoiled = fitted.copy()
+    if "matching" not in spoiled.uns["archetypes"]:
+        um.tl.starfysh_archetypes(spoiled, 2, resolution=None, signatures={"a": list(spoiled.var_names[:9])})
+    spoiled.uns["archetypes"]["names"] = True
+    with pytest.raises(ValueError, match="'names' of the result must be a list of names"):
+        um.pl.signature_matching(spoiled, show=False)

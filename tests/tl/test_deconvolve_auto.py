@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -114,6 +115,13 @@ def test_the_test_of_the_fit_holds_its_level_and_finds_what_does_not_fit(fitted)
     found = (odd.obs["deconvolve_misfit"] < 0.001).to_numpy()
     assert found[:10].all()
     assert found[10:].mean() < 0.05
+
+
+def test_numbers_of_cells_that_are_text_are_refused(fitted):
+    spots = fitted[0].copy()
+    spots.obs["how_many"] = pd.Categorical(["unknown"] * spots.n_obs)
+    with pytest.raises(ValueError, match="must give a number of cells"):
+        um.tl.deconvolve(spots, fitted[1], groupby="cell_type", cells_per_spot="how_many")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from unmix._adata.arguments import checked
-from unmix._adata.stored import positions, stored_array, stored_entry
+from unmix._adata.stored import positions, stored_array, stored_entry, stored_names
 from unmix.get import archetypes as get_archetypes
 from unmix.get import markers as get_markers
 from unmix.get._archetypes import TOOL
@@ -116,7 +116,7 @@ def signature_matching(
     """
     matching = get_archetypes(adata, key=key, what="matching")
     entry = stored_entry(adata, key, TOOL)
-    names = [str(n) for n in entry["names"]]
+    names = stored_names(entry, "names")
     scores = np.asarray(entry["set_scores"], dtype=float)
     types = list(matching["type"].astype(str))
     panel = panels(ax, 1, size=_width(names), aspect=_height(types) / _width(names))[0]

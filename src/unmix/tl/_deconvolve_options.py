@@ -148,7 +148,7 @@ def cells_of_spots(adata: AnnData, cells_per_spot: float | str | None) -> np.nda
         if cells_per_spot not in adata.obs:
             msg = f"`cells_per_spot` {cells_per_spot!r} is not among the columns of `obs`: {list(map(str, adata.obs.columns))}."
             raise KeyError(msg)
-        counts = adata.obs[cells_per_spot].to_numpy(dtype=np.float64)
+        counts = pd.to_numeric(adata.obs[cells_per_spot].astype(object), errors="coerce").to_numpy(dtype=np.float64)
         if not (np.isfinite(counts) & (counts >= 0)).all() or not counts.any():
             msg = f"obs[{cells_per_spot!r}] must give a number of cells >= 0, not all 0, for every observation."
             raise ValueError(msg)
