@@ -45,6 +45,22 @@ def test_the_column_that_holds_the_other_kind_of_names_is_told(tissue, whose):
     um.tl.deconvolve(spots, **cells_of(reference))
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("{}.7", "version at their end"), ("GRCh38_{}", "before the first `_`"), (" {} ", "blanks")],
+)
+def test_what_names_have_more_in_one_object_is_told_with_a_call_that_takes_it_off(tissue, name, what):
+    spots, reference = tissue[0].copy(), tissue[1].copy()
+    for x in (spots, reference):
+        x.var_names = [f"ENSG{i:011d}" for i in range(x.n_vars)]
+    spots.var_names = [name.format(gene) for gene in spots.var_names]
+    with pytest.raises(ValueError, match=what) as told:
+        um.tl.deconvolve(spots, **cells_of(reference))
+    call = str(told.value).rsplit("`x.var_names = ")[1].split("`)")[0]
+    spots.var_names = eval(call, {"x": spots})  # the call that is told
+    um.tl.deconvolve(spots, **cells_of(reference))
+
+
 @pytest.mark.parametrize("method", ["nnls", "nusvr_simplex"])
 def test_logarithms_are_told_in_data_and_in_signatures(tissue, method, monkeypatch):
     spots, reference = tissue

@@ -15,6 +15,12 @@ from unmix.core.blocks import take_rows
 KINDS_OF_NAMES = (
     "Are the names symbols in one and identifiers in the other, or do they end in a version (`.1`) in one only?"
 )
+ENDS_OF_NAMES = {
+    r"\.\d+$": "the version at their end",
+    r"^[^_]+_+": "what stands before the first `_`",
+    r"^\s+|\s+$": "blanks around them",
+}
+"""What names of genes may have in one object only, as regular expressions."""
 LARGEST_LOG, SPREAD_OF_LOGS = 20.0, 10.0
 """Logarithms of expression are smaller than the first, and but for one in a thousand below so many times their median."""
 N_ROWS, MIN_VALUES = 100, 200
@@ -46,6 +52,15 @@ def advice_on_names(genes: pd.Index, names: Sequence[str], data: AnnData, refere
                     f"var[{str(column)!r}] of {whose} holds names of the other kind: put it in the place of `var_names` "
                     f"(`x.var_names = x.var[{str(column)!r}].astype(str); x.var_names_make_unique()`)."
                 )
+    for pattern, what in ENDS_OF_NAMES.items():
+        one, two = (
+            pd.Index(index).astype(str).str.replace(pattern, "", regex=True) for index in (genes, data.var_names)
+        )
+        if _alike(one, two):
+            return (
+                f"They are the same without {what}: take it off on both sides "
+                f"(`x.var_names = x.var_names.str.replace(r{pattern!r}, '', regex=True)`).".replace("\\\\", "\\")
+            )
     return KINDS_OF_NAMES
 
 
