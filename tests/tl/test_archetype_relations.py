@@ -77,3 +77,16 @@ def test_weights_without_bounds_are_refused(tissue):
     adata, sets = tissue
     with pytest.raises(ValueError, match="finite and non-negative"):
         shares(adata, pd.DataFrame(np.inf, index=sets["A"], columns=["A"]))
+
+
+def test_marks_of_genes_that_are_text_are_refused(tissue):
+    """The text "False" is true: all genes were taken."""
+    adata = tissue[0].copy()
+    marked = np.arange(adata.n_vars) < 60
+    adata.var["highly_variable"] = np.where(marked, "True", "False")
+    with pytest.raises(ValueError, match="must hold True and False"):
+        um.tl.starfysh_archetypes(adata, 3, n_restarts=1)
+    for flags in (marked.astype(int), marked.astype(float), pd.Categorical(marked), marked.astype(object)):
+        adata.var["highly_variable"] = flags
+        um.tl.starfysh_archetypes(adata, 3, n_restarts=1)
+        assert set(adata.uns["archetypes"]["reduction"]["genes"]) == set(adata.var_names[marked])

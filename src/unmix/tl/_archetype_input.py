@@ -162,8 +162,12 @@ def _variable_genes(moments: GeneMoments, var: pd.DataFrame) -> np.ndarray:
     if "highly_variable" in var:
         flags = var["highly_variable"]
         known = flags.notna().to_numpy()  # joining objects leaves NaN where one lacks a gene, and NaN is true
+        values = flags[known].to_numpy()
+        if not np.isin(values, (False, True)).all():
+            msg = f"`var['highly_variable']` must hold True and False, and holds {pd.unique(values)[:3].tolist()}."
+            raise ValueError(msg)
         marked = np.zeros_like(expressed)
-        marked[known] = flags[known].to_numpy(dtype=bool)
+        marked[known] = values.astype(bool)
         marked &= expressed
         return marked if marked.any() else expressed
     if expressed.sum() <= N_TOP_GENES:
