@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import unmix as um
 from unmix._adata.keys import column_names
 from unmix._adata.write import Slots, storable, write
 
@@ -100,3 +101,11 @@ def test_what_would_be_removed_stays_when_writing_fails():
         write(adata, result(obsm={"X_fit": np.ones((5, 2))}))
     assert list(adata.obs) == ["fit_pval"]
     assert list(adata.obsm) == ["fit_se"]
+
+
+def test_a_result_does_not_take_the_place_of_coordinates_and_images():
+    spots, reference = um.datasets.simulate_spots(20, 50, 2, rng=0)
+    before = spots.copy()
+    with pytest.raises(ValueError, match="coordinates and images are there"):
+        um.tl.deconvolve(spots, reference, groupby="cell_type", key_added="spatial")
+    np.testing.assert_array_equal(spots.obsm["spatial"], before.obsm["spatial"])

@@ -195,6 +195,9 @@ def _check_value(name: str, value: Any) -> None:
     if name == "key_added" and isinstance(value, str) and (not value or "/" in value or "\0" in value):
         msg = f"`key_added` must not be empty nor hold a `/`, which files take for a folder, got {value!r}."
         raise ArgumentProblem(msg)
+    if name == "key_added" and value == "spatial":
+        msg = "`key_added` must not be 'spatial': coordinates and images are there, and would be lost."
+        raise ArgumentProblem(msg)
     numbers = value if isinstance(value, tuple | list) and name in LIMITS else [value]
     for number in numbers:
         if isinstance(number, Real) and not isinstance(number, bool | np.bool_):
