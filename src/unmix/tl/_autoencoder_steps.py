@@ -164,7 +164,7 @@ class Interrupted:
         """
         from unmix.core.autoencoder import fit
 
-        known = rows.totals if self.totals is None else np.atleast_1d(self.totals)
+        known = rows.totals if self.totals is None else self.totals
         near = 1e-6 * np.abs(known).max(initial=0.0)
         if known.shape != rows.totals.shape or not np.allclose(known, rows.totals, rtol=1e-6, atol=near):
             msg = f"the training had other cells ({len(known)}, now {len(rows.totals)}), or in another order: cells that were "
@@ -201,8 +201,16 @@ def interrupted(adata: AnnData, key: str, **given: Any) -> Interrupted:
             msg = f"the training under {key!r} had {name}={before}, now it is {now}; leave it out to go on with the former."
             raise ValueError(msg)
     chosen = dict(stored_parts(entry, "chosen")) if "chosen" in entry else {}
-    totals = np.asarray(entry["totals"], dtype=float) if "totals" in entry else None
+    totals = _totals(entry["totals"]) if "totals" in entry else None
     return Interrupted(design, state, conditions, chosen, options, totals)
+
+
+def _totals(stored: Any) -> np.ndarray:
+    """Return the totals of the cells of a training; none where they were spoiled since, which no cells have."""
+    try:
+        return np.atleast_1d(np.asarray(stored, dtype=float))
+    except (TypeError, ValueError):
+        return np.zeros(0)
 
 
 def _names(value: Any) -> list[str]:
