@@ -214,7 +214,7 @@ def _totals(stored: Any) -> np.ndarray:
 
 
 def _names(value: Any) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else [str(name) for name in value]
+    return [] if value is None else [str(name) for name in np.ravel(value)]
 
 
 def slots_of(
