@@ -122,9 +122,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(kind, where, monkeypatch, 
     for cells in (kept[::-1], kept[:50], number, text):  # held-out ones would be trained on
         with pytest.raises(ValueError, match="had other cells"):
             um.tl.autoencoder(cells.copy(), **ARGUMENTS, kind=kind, resume=True)
-    number.uns[kind]["params"]["dispersion"] = 0.5
-    with pytest.raises(ValueError, match=r"had dispersion=\['0.5'\]"):
-        um.tl.autoencoder(number, **ARGUMENTS, kind=kind, dispersion="gene-cell", resume=True)
+    number.uns[kind]["params"]["layer"] = 0.5
+    with pytest.raises(KeyError, match="0.5"):
+        um.tl.autoencoder(number, **ARGUMENTS, kind=kind, resume=True)
     um.tl.autoencoder(kept, **ARGUMENTS, kind=kind, resume=True)
     assert kept.uns[kind]["finished"]
     for name in ("train", "validation", "learning_rate"):
