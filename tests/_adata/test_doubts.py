@@ -94,7 +94,7 @@ def test_missing_labels_that_became_text_are_told(tissue):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         um.tl.deconvolve(spots.copy(), **cells_of(reference, "missing"))
-    reference.obs["text"] = labels.astype(str)
+    reference.obs["text"] = [str(label) for label in labels]  # as `astype(str)` of older versions of pandas
     with pytest.warns(SignatureWarning, match=r"reference\.obs\['text'\] != 'nan'"):
         um.tl.deconvolve(spots.copy(), **cells_of(reference, "text"))
 
