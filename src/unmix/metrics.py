@@ -18,6 +18,7 @@ import numpy as np
 
 from unmix._adata.arguments import checked
 from unmix._adata.keys import column_names
+from unmix.core.agreement import aupr, concordance, entropy_bits, pearson, rmse, to_sum_one
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,12 +136,12 @@ def evaluate(estimated: Table, truth: Table, *, threshold: float = 0.0) -> "pd.S
     est, true, n_excluded = _comparable(estimated, truth)
     types = _by_type(est, true, threshold)
     summary = {
-        "rmse": _rmse(est.to_numpy().ravel(), true.to_numpy().ravel()),
-        "pearson": _pearson(est.to_numpy().ravel(), true.to_numpy().ravel()),
+        "rmse": rmse(est.to_numpy().ravel(), true.to_numpy().ravel()),
+        "pearson": pearson(est.to_numpy().ravel(), true.to_numpy().ravel()),
         "pearson_per_type": types["pearson"].mean(),
         "concordance_per_type": types["concordance"].mean(),
         "jsd": float(np.mean(jensen_shannon(est.to_numpy(), true.to_numpy()))),
-        "aupr": _aupr(est.to_numpy().ravel(), true.to_numpy().ravel() > threshold),
+        "aupr": aupr(est.to_numpy().ravel(), true.to_numpy().ravel() > threshold),
         "n_obs": float(len(est)),
         "n_excluded": float(n_excluded),
     }
@@ -223,8 +224,8 @@ def jensen_shannon(estimated: Table, truth: Table) -> np.ndarray:
     [0.0, 1.0]
     """
     x, y = _by_position(estimated, truth)
-    p, q = _to_sum_one(np.maximum(x.to_numpy(), 0.0)), _to_sum_one(y.to_numpy())
-    divergence = _entropy_bits((p + q) / 2) - (_entropy_bits(p) + _entropy_bits(q)) / 2
+    p, q = to_sum_one(np.maximum(x.to_numpy(), 0.0)), to_sum_one(y.to_numpy())
+    divergence = entropy_bits((p + q) / 2) - (entropy_bits(p) + entropy_bits(q)) / 2
     divergence[p.sum(axis=1) == 0] = 1.0
     divergence[q.sum(axis=1) == 0] = np.nan
     return np.clip(divergence, 0.0, 1.0)
@@ -365,54 +366,13 @@ def _by_type(est: "pd.DataFrame", true: "pd.DataFrame", threshold: float) -> "pd
 
     rows = {
         name: {
-            "rmse": _rmse(x, y),
-            "pearson": _pearson(x, y),
-            "concordance": _concordance(x, y),
-            "aupr": _aupr(x, y > threshold),
+            "rmse": rmse(x, y),
+            "pearson": pearson(x, y),
+            "concordance": concordance(x, y),
+            "aupr": aupr(x, y > threshold),
             "estimated": x.mean(),
             "truth": y.mean(),
         }
         for name, x, y in zip(est.columns, est.to_numpy().T, true.to_numpy().T, strict=True)
     }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _rmse(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((x - y) ** 2)))
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the correlation of an estimate x with a truth y: NaN where y is constant, 0 where only x is."""
-    if np.ptp(y) == 0:
-        return float("nan")
-    return 0.0 if np.ptp(x) == 0 else float(np.corrcoef(x, y)[0, 1])
-
-
-def _concordance(x: np.ndarray, y: np.ndarray) -> float:
-    """Return Lin's concordance of an estimate x with a truth y; NaN where y is constant."""
-    if np.ptp(y) == 0:
-        return float("nan")
-    (sxx, sxy), (_, syy) = np.cov(x, y, bias=True)
-    return float(2 * sxy / (sxx + syy + (x.mean() - y.mean()) ** 2))
-
-
-def _aupr(score: np.ndarray, present: np.ndarray) -> float:
-    """Return the average precision sum_n (R_n - R_(n-1)) P_n over the distinct scores; NaN where nothing is present."""
-    if not present.any():
-        return float("nan")
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(present[order])
-    last = np.append(np.diff(score[order]) != 0, True)  # ties are one step
-    precision, recall = (hits / np.arange(1, len(hits) + 1))[last], hits[last] / hits[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
-
-
-def _to_sum_one(table: np.ndarray) -> np.ndarray:
-    """Divide every row by its sum; rows of zeros stay."""
-    total = table.sum(axis=1, keepdims=True)
-    return np.divide(table, total, out=np.zeros_like(table, dtype=float), where=total > 0)
-
-
-def _entropy_bits(p: np.ndarray) -> np.ndarray:
-    """Return the entropy -sum p log2 p of every row."""
-    return -(p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum(axis=1)
