@@ -18,7 +18,8 @@ def test_the_default_says_what_it_chose(fitted):
     spots, _ = fitted
     entry = spots.uns["deconvolve"]
     assert entry["tau"] == pytest.approx(0.6, rel=0.3)
-    assert set(entry["chosen"]) == {"tau", "dispersion", "genes", "scale", "amounts", "cells_per_spot", "errors"}
+    always = {"tau", "dispersion", "genes", "scale", "amounts", "cells_per_spot", "errors", "contamination"}
+    assert set(entry["chosen"]) == always
     assert list(entry["worst_genes"].columns) == ["counts", "fitted"]
 
 

@@ -7,8 +7,14 @@ column sums.
 
 import numba as nb
 import numpy as np
+from scipy import sparse
 
 TINY = 1e-12
+
+
+def csr_parts(Y: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return indptr, indices and data as the kernels take them."""
+    return Y.indptr.astype(np.int64), Y.indices.astype(np.int64), Y.data.astype(np.float64)
 
 
 @nb.njit(cache=True, nogil=True)

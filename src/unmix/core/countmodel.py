@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from unmix.core._countmodel_kernels import fit_rows
+from unmix.core._countmodel_kernels import csr_parts, fit_rows
 from unmix.core.abundance import posterior
 from unmix.core.blocks import Block, map_rows
-from unmix.core.countmodel_shared import MAX_ITER, CountModel, csr_parts, estimate_model, information_of_genes, start
+from unmix.core.countmodel_shared import MAX_ITER, CountModel, estimate_model, information_of_genes, start
 from unmix.core.platform import face_inverse
 from unmix.core.share_errors import ShareErrors, share_errors, with_scatter
 from unmix.core.smoothing import Smoothing, choose_strength, neighbour_prior

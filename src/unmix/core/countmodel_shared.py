@@ -10,9 +10,10 @@ import numpy as np
 from scipy import sparse
 from scipy.special import gammaln
 
-from unmix.core._countmodel_kernels import fit_rows
+from unmix.core._countmodel_kernels import csr_parts, fit_rows
 from unmix.core.abundance import Abundance, estimate_abundance
 from unmix.core.blocks import Block, map_rows, stream_rows
+from unmix.core.contamination import choose_contamination, purified
 from unmix.core.platform import PooledFit, bending, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
 from unmix.core.residuals import dispersion_of_counting, squared_residuals
@@ -34,6 +35,8 @@ MAX_STEPS, SETTLED = 30, 0.01
 FAR = 8.0
 """Where the reference's sampling leaves a gene's factor so many times less certain than most (haemoglobin, MALAT1), the gene
 counts less while factors are found: else the weights of all spots answer to how its cells happen to differ."""
+SCORED_SPOTS = 100
+"""What all profiles hold of the pooled mean is chosen from at most so many spots."""
 N_TURNS = 2
 UNKNOWN_SPOTS = 300
 """The profile of an unknown type is found from at most so many spots."""
@@ -137,6 +140,10 @@ def estimate_model(
     scale, why = _scale_to_counts(sample, S_kept, platform)
     sample = sample * scale
     state = _estimate_shared(sample, S_kept, V_kept, platform, dispersion)
+    q = 0.0
+    if V is not None:
+        given = (sample, S_kept, V_kept, state, shrunk.exposure, platform, dispersion)
+        S_kept, V_kept, state, q = _without_contamination(*given)
     if unknown:
         S_kept, V_kept, state = _with_unknown(sample, S_kept, V_kept, state, shrunk.strengths, platform, dispersion)
     known = _abundance(sample, S_kept, state, units) if prior and V is not None else None
@@ -144,6 +151,8 @@ def estimate_model(
     learned = f"posterior means, the prior by likelihood of {sample.shape[0]} observations"
     state["chosen"]["amounts"] = "the likeliest" if known is None else learned
     state["chosen"]["genes"] = f"{len(genes)} of {S.shape[0]}, holding {INFORMATION:.0%} of the information on types"
+    if V is not None:
+        state["chosen"]["contamination"] = f"{q:g} of every profile is the mean of all, by held-out genes"
     state["chosen"]["scale"] = f"{scale:.4g}: {why}"
     state["sampled"] = V is not None
     return CountModel(genes=genes, columns=where, S=S_kept, V=V_kept, scale=scale, **state)
@@ -204,6 +213,28 @@ def _has_counts(block: Block, genes: np.ndarray) -> np.ndarray:
     return np.asarray(block[:, genes].sum(axis=1)).ravel() > 0
 
 
+def _without_contamination(
+    Y: sparse.csr_array,
+    S: np.ndarray,
+    V: np.ndarray,
+    state: dict[str, Any],
+    exposure: np.ndarray,
+    platform: bool,
+    dispersion: float | None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any], float]:
+    """Take from all profiles their share of the pooled mean of the reference, where the spots show it."""
+    pooled = S @ exposure / exposure.sum() if np.isfinite(exposure).all() else S.mean(axis=1)
+    genes = keep_informative(S, share=0.0)
+    rows = np.unique(np.linspace(0, Y.shape[0] - 1, min(SCORED_SPOTS, Y.shape[0])).round().astype(int))
+    some, log_p, phi = sparse.csr_array(Y[rows][:, genes]), state["log_p"], state["dispersion"]
+    W = _pass(some, S[genes], log_p[genes], phi, start(some, S[genes] * np.exp(log_p[genes])[:, None]))[0]
+    q = choose_contamination(some, S[genes], pooled[genes], log_p[genes], phi, W)
+    if q > 0:
+        S, V = purified(S, pooled, q), V / (1 - q) ** 2
+        state = _estimate_shared(Y, S, V, platform, dispersion, log_p)
+    return S, V, state, q
+
+
 def _with_unknown(
     Y: sparse.csr_array,
     S: np.ndarray,
@@ -262,10 +293,15 @@ def rows_of(block: Block, chosen: np.ndarray, genes: np.ndarray) -> np.ndarray:
 
 
 def _estimate_shared(
-    Y: sparse.csr_array, S: np.ndarray, V: np.ndarray, platform: bool, dispersion: float | None
+    Y: sparse.csr_array,
+    S: np.ndarray,
+    V: np.ndarray,
+    platform: bool,
+    dispersion: float | None,
+    begin: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Find the factors by joint Newton steps of the Poisson fit, then the dispersion by likelihood."""
-    W, log_p = start(Y, S), np.zeros(S.shape[0])
+    W, log_p = start(Y, S), np.zeros(S.shape[0]) if begin is None else begin
     tau, prior = 0.0, np.full(S.shape[0], 1e-8)
     if platform:
         W, pooled = _pass(Y, S, log_p, 0.0, W)
@@ -343,11 +379,6 @@ def _constant(y: np.ndarray, phi: float) -> float:
     if phi == 0:
         return 0.0
     return float((gammaln(y + 1 / phi) - gammaln(1 / phi) + y * np.log(phi)).sum())
-
-
-def csr_parts(Y: sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return indptr, indices and data as the kernels take them."""
-    return Y.indptr.astype(np.int64), Y.indices.astype(np.int64), Y.data.astype(np.float64)
 
 
 def start(Y: sparse.csr_array, S: np.ndarray) -> np.ndarray:

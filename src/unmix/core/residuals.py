@@ -48,3 +48,12 @@ def dispersion_of_counting(Y: sparse.csr_array, S: np.ndarray, W: np.ndarray) ->
         return 1.0
     own = squared_residuals(Y, S * factor[:, None], W)[low] / total[low]
     return float(np.median(own) * Y.shape[0] / chi2.median(Y.shape[0] - 1))
+
+
+def log_likelihoods(Y: sparse.csr_array, mean: np.ndarray, phi: float) -> np.ndarray:
+    """Log-likelihood of every row without terms free of the mean, shape (N,)."""
+    m = np.maximum(mean, 1e-12)
+    if phi == 0:
+        return np.asarray(Y.multiply(np.log(m)).sum(axis=1)).ravel() - m.sum(axis=1)
+    counted = np.asarray(Y.multiply(np.log(m) - np.log1p(phi * m)).sum(axis=1)).ravel()
+    return counted - np.log1p(phi * m).sum(axis=1) / phi

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from unmix.core._countmodel_kernels import fit_rows
+from unmix.core._countmodel_kernels import csr_parts, fit_rows
 from unmix.core.blocks import take_rows
-from unmix.core.countmodel_shared import MAX_ITER, CountModel, csr_parts, start
+from unmix.core.countmodel_shared import MAX_ITER, CountModel, start
 from unmix.core.platform import face_inverse
+from unmix.core.residuals import log_likelihoods
 
 STRENGTHS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0])
 MAX_SPOTS = 300
@@ -175,15 +176,6 @@ def _gains_of_fold(
             again = fit_rows(*csr_parts(seed_counts), A[fitted], phi, W[own], MAX_ITER, prior.target, prior.precision)
             gains[a, b] = log_likelihoods(held_out, again[0] @ A[~fitted].T, phi)
     return gains - gains[:, :1]
-
-
-def log_likelihoods(Y: sparse.csr_array, mean: np.ndarray, phi: float) -> np.ndarray:
-    """Log-likelihood of every row without terms free of the mean, shape (N,)."""
-    m = np.maximum(mean, 1e-12)
-    if phi == 0:
-        return np.asarray(Y.multiply(np.log(m)).sum(axis=1)).ravel() - m.sum(axis=1)
-    counted = np.asarray(Y.multiply(np.log(m) - np.log1p(phi * m)).sum(axis=1)).ravel()
-    return counted - np.log1p(phi * m).sum(axis=1) / phi
 
 
 def _choose(gains: np.ndarray) -> Smoothing:
