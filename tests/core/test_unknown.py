@@ -42,7 +42,7 @@ def test_where_nothing_is_missing_nothing_is_added(tau):
 
 def test_the_type_raises_the_likelihood_by_what_it_says():
     Y, S, _ = tissue(N=60)
-    without = fit_count_model(Y, S[:, :-1], platform=False, dispersion=0.0)
+    without = fit_count_model(Y, S[:, :-1], np.zeros((500, 5)), platform=False, dispersion=0.0, prior=False)
     found = find_unknown(sparse.csr_array(Y), S[:, :-1], without.weights, np.ones(500), 0.0, np.full(8, 1 / 8))
     A = np.column_stack([S[:, :-1], found.profile])
     mean = found.weights @ A.T + 1e-12

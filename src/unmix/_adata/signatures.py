@@ -241,9 +241,13 @@ def _signature_of_table(table: pd.DataFrame) -> Signature:
         msg = f"a signature must be a numeric genes x types table of two types or more, got {table.shape} of {kinds}."
         raise ValueError(msg)
     profiles = table.to_numpy(dtype=np.float64)
-    if not np.isfinite(profiles).all() or profiles.min() < 0 or profiles.max() > LARGEST:
+    lost = table.index[~np.isfinite(profiles).all(axis=1)]
+    if len(lost):
+        msg = f"{len(lost)} genes of the signature hold NaN or infinite values, such as {lost[:3].tolist()}; drop or fill them."
+        raise ValueError(msg)
+    if profiles.min() < 0 or profiles.max() > LARGEST:
         msg = (
-            "a signature must hold finite, non-negative values on a linear scale (counts, CPM or TPM, not logarithms), "
+            "a signature must hold non-negative values on a linear scale (counts, CPM or TPM, not logarithms), "
             f"got {profiles.min():g} to {profiles.max():g}."
         )
         raise ValueError(msg)

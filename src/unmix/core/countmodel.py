@@ -25,6 +25,7 @@ from unmix.core.abundance import posterior
 from unmix.core.blocks import Block, map_rows
 from unmix.core.countmodel_shared import MAX_ITER, CountModel, estimate_model, information_of_genes, start
 from unmix.core.platform import face_inverse
+from unmix.core.robust import refit
 from unmix.core.share_errors import ShareErrors, share_errors, with_scatter
 from unmix.core.smoothing import Smoothing, choose_strength, neighbour_prior
 
@@ -92,7 +93,8 @@ def fit_count_model(
     S
         Profiles of the types, shape (G, K).
     V
-        Sampling variances of S, shape (G, K); `None` where they are not known, and S is taken as it is.
+        Sampling variances of S, shape (G, K); `None` where they are not known: S is taken as it is, and rows that vary by more
+        than counting are fitted robustly (:mod:`unmix.core.robust`).
     columns
         Positions of the profiles' genes among the columns of X; `None` where they are the same.
     between
@@ -213,6 +215,13 @@ def _fit_block(block: Block, *prior_and_model: Any) -> tuple[np.ndarray, ...]:
     A = model.S * np.exp(model.log_p)[:, None]
     rows = csr_parts(Y)
     W, value, H, pearson, *_ = fit_rows(*rows, A, model.dispersion, start(Y, A), MAX_ITER, *prior)
+    background = np.zeros(len(W))
+    expected = max(len(model.genes) - A.shape[1], 1)
+    if model.specific is not None:
+        W, background, _ = refit(Y, A, W, pearson / expected, model.specific, *prior)
+        one_more, level = np.column_stack([A, np.ones(len(A))]), np.column_stack([W, background])
+        _, value, H, pearson, *_ = fit_rows(*rows, one_more, model.dispersion, level, 0)
+        H = H[:, :-1, :-1]
     errors = model.shared + _sampling(model, Y.shape[0], W)
     if model.abundance is None:
         inverse = face_inverse(H, W)
@@ -221,8 +230,7 @@ def _fit_block(block: Block, *prior_and_model: Any) -> tuple[np.ndarray, ...]:
         found = posterior(rows, A, model.dispersion, W, model.abundance, errors, *prior)
         weights, covariance, present = found.weights, found.covariance, found.present
     empty = np.asarray(Y.sum(axis=1)).ravel() <= 0
-    expected = max(len(model.genes) - A.shape[1], 1)
-    unexplained, correlation, rmse, misfit = _row_fit(Y, A, W, model)
+    unexplained, correlation, rmse, misfit = _row_fit(Y, A, W, background, model)
     covariance, rmse = covariance / model.scale**2, rmse / model.scale
     weights = weights / model.scale
     results = (weights, covariance, present, value, pearson / expected, unexplained, correlation, rmse, misfit)
@@ -258,12 +266,14 @@ def _sampling(model: CountModel, n_rows: int, W: np.ndarray) -> np.ndarray:
     return out
 
 
-def _row_fit(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray, model: CountModel) -> np.ndarray:
+def _row_fit(
+    Y: sparse.csr_array, A: np.ndarray, W: np.ndarray, background: np.ndarray, model: CountModel
+) -> np.ndarray:
     """Return the share of counts over the mean by more than twice their sd, correlation, RMSE and misfit, shape (4, N)."""
     out = np.zeros((4, Y.shape[0]))
     errors = model.V * np.exp(2 * model.log_p)[:, None]
     for i in range(Y.shape[0]):
-        y, mean = np.zeros(A.shape[0]), A @ W[i]
+        y, mean = np.zeros(A.shape[0]), A @ W[i] + background[i]
         y[Y.indices[Y.indptr[i] : Y.indptr[i + 1]]] = Y.data[Y.indptr[i] : Y.indptr[i + 1]]
         beyond = np.maximum(y - mean - 2 * np.sqrt(np.maximum(mean, 1.0) + model.dispersion * mean**2), 0.0)
         out[0, i] = beyond.sum() / max(y.sum(), 1e-300)

@@ -17,6 +17,7 @@ from unmix.core.contamination import choose_contamination, purified
 from unmix.core.platform import PooledFit, bending, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
 from unmix.core.residuals import dispersion_of_counting, squared_residuals
+from unmix.core.robust import refit, specific_genes
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
 from unmix.core.unknown import find_unknown
 
@@ -81,6 +82,8 @@ class CountModel:
     """Whether the last profile is of a type that the reference lacks."""
     sampled: bool = True
     """Whether the sampling of the profiles is known; without it the errors of the weights are too small."""
+    specific: np.ndarray | None = None
+    """Positions among the genes kept of those of robust fits (:mod:`unmix.core.robust`); `None` where profiles have variances."""
     abundance: Abundance | None = None
     """How common the types are in the tissue; `None` where it has too few spots, or V is not known."""
 
@@ -155,6 +158,8 @@ def estimate_model(
         state["chosen"]["contamination"] = f"{q:g} of every profile is the mean of all, by held-out genes"
     state["chosen"]["scale"] = f"{scale:.4g}: {why}"
     state["sampled"] = V is not None
+    if V is None:
+        state |= _refitted(sample, S_kept, state, np.searchsorted(genes, specific_genes(S)))
     return CountModel(genes=genes, columns=where, S=S_kept, V=V_kept, scale=scale, **state)
 
 
@@ -164,7 +169,7 @@ def _shrink(S: np.ndarray, V: np.ndarray | None, between: np.ndarray | None) -> 
     The tissue is of one more donor, whose own differences the variances then hold too.
     """
     if V is None:
-        genes = keep_informative(S)
+        genes = np.union1d(keep_informative(S), specific_genes(S))
         nothing = np.zeros_like(S[genes])
         return ShrunkProfiles(S[genes], nothing, np.full(S.shape[1], np.inf), np.zeros_like(STRENGTHS)), genes
     shrunk = shrink_profiles(S, V)
@@ -175,6 +180,25 @@ def _shrink(S: np.ndarray, V: np.ndarray | None, between: np.ndarray | None) -> 
     alike = shrink_alike(S[genes], V[genes], replace(shrunk, mean=shrunk.mean[genes], variance=shrunk.variance[genes]))
     extra = 0.0 if between is None else between[genes, None] * alike.mean**2
     return replace(alike, variance=alike.variance + extra), genes
+
+
+def _refitted(Y: sparse.csr_array, S: np.ndarray, state: dict[str, Any], specific: np.ndarray) -> dict[str, Any]:
+    """Return what changes where a table's rows are fitted robustly, on the genes at `specific`."""
+    A = S * np.exp(state["log_p"])[:, None]
+    W, _, _, pearson, *_ = fit_rows(*csr_parts(Y), A, state["dispersion"], start(Y, A), MAX_ITER)
+    W, background, again = refit(Y, A, W, pearson / max(len(A) - A.shape[1], 1), specific)
+    fit = f"by likelihood on all genes: {Y.shape[0]} observations saw few of them, or vary hardly more than counts do"
+    if again.any():
+        share = np.median(background[again] * len(A) / np.asarray(Y.sum(axis=1)).ravel()[again])
+        fit = f"robust on the {len(specific)} genes that differ most between types relative to their expression, "
+        fit += f"background {share:.2%}; {int((~again).sum())} of {len(again)} observations by likelihood on all genes"
+    expected = A @ W.sum(axis=0) + background.sum()
+    return {
+        "specific": specific,
+        "expected": expected,
+        "total": W.sum(axis=0),
+        "chosen": state["chosen"] | {"fit": fit},
+    }
 
 
 def _abundance(Y: sparse.csr_array, S: np.ndarray, state: dict[str, Any], units: np.ndarray | None) -> Abundance | None:
