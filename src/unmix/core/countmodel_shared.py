@@ -17,7 +17,7 @@ from unmix.core.contamination import choose_contamination, purified
 from unmix.core.platform import PooledFit, bending, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
 from unmix.core.residuals import dispersion_of_counting, squared_residuals
-from unmix.core.robust import refit, specific_genes
+from unmix.core.robust import described, refit, specific_genes
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
 from unmix.core.unknown import find_unknown
 
@@ -187,18 +187,9 @@ def _refitted(Y: sparse.csr_array, S: np.ndarray, state: dict[str, Any], specifi
     A = S * np.exp(state["log_p"])[:, None]
     W, _, _, pearson, *_ = fit_rows(*csr_parts(Y), A, state["dispersion"], start(Y, A), MAX_ITER)
     W, background, again = refit(Y, A, W, pearson / max(len(A) - A.shape[1], 1), specific)
-    fit = f"by likelihood on all genes: {Y.shape[0]} observations saw few of them, or vary hardly more than counts do"
-    if again.any():
-        share = np.median(background[again] * len(A) / np.asarray(Y.sum(axis=1)).ravel()[again])
-        fit = f"robust on the {len(specific)} genes that differ most between types relative to their expression, "
-        fit += f"background {share:.2%}; {int((~again).sum())} of {len(again)} observations by likelihood on all genes"
-    expected = A @ W.sum(axis=0) + background.sum()
-    return {
-        "specific": specific,
-        "expected": expected,
-        "total": W.sum(axis=0),
-        "chosen": state["chosen"] | {"fit": fit},
-    }
+    fit = described(Y, specific, background, again)
+    expected, chosen = A @ W.sum(axis=0) + background.sum(), state["chosen"] | {"fit": fit}
+    return {"specific": specific, "expected": expected, "total": W.sum(axis=0), "chosen": chosen}
 
 
 def _abundance(Y: sparse.csr_array, S: np.ndarray, state: dict[str, Any], units: np.ndarray | None) -> Abundance | None:

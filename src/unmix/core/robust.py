@@ -114,6 +114,26 @@ def refit(
     return W, background, which
 
 
+def described(Y: sparse.csr_array, specific: np.ndarray, background: np.ndarray, again: np.ndarray) -> str:
+    """Say how rows were fitted, from what :func:`refit` returned.
+
+    Examples
+    --------
+    >>> Y = sparse.csr_array(np.ones((2, 4)))
+    >>> described(Y, np.arange(3), np.zeros(2), np.array([False, False]))
+    'by likelihood on all genes: 2 observations saw few of them, or vary hardly more than counts do'
+    """
+    if not again.any():
+        return (
+            f"by likelihood on all genes: {len(again)} observations saw few of them, or vary hardly more than counts do"
+        )
+    share = np.median(background[again] * Y.shape[1] / np.asarray(Y.sum(axis=1)).ravel()[again])
+    fit = f"robust on the {len(specific)} genes that differ most between types relative to their expression, "
+    return (
+        fit + f"background {share:.2%}; {int((~again).sum())} of {len(again)} observations by likelihood on all genes"
+    )
+
+
 def fit_robust(
     Y: sparse.csr_array, A: np.ndarray, target: np.ndarray | None = None, precision: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -76,10 +76,10 @@ def deconvolve(
         as far as the spots show an effect of the platform, and chooses the dispersion by likelihood; what was chosen is in
         `uns[key_added]["chosen"]`. Where the reference is a DataFrame, whose errors are not known, it fits observations that vary
         by more than counting (bulk) robustly, with a background that all genes share, on the genes that differ most between
-        types relative to their expression; the others by likelihood. `"poisson"`: maximum likelihood of counts; `"nnls"`: least squares; `"simplex"`: least
-        squares between shares of counts, the weights' sum 1 inside the fit; `"nusvr"`: CIBERSORT, the nu of 0.25, 0.5 and
-        0.75 with the smallest RMSE after clipping and normalising, at the exact optimum; `"nusvr_simplex"`: the same with
-        weights >= 0 and sum 1 inside the fit.
+        types relative to their expression; the others by likelihood. `"poisson"`: maximum likelihood of counts; `"nnls"`: least
+        squares; `"simplex"`: least squares between shares of counts, the weights' sum 1 inside the fit; `"nusvr"`:
+        CIBERSORT, the nu of 0.25, 0.5 and 0.75 with the smallest RMSE after clipping and normalising, at the exact optimum;
+        `"nusvr_simplex"`: the same with weights >= 0 and sum 1 inside the fit.
     batch_key
         Column of the reference's `obs` with the donor or batch of every cell. The signature then is a mean over donors, and
         how far donors differ in a gene counts as an error of the signature, of which the tissue, of one more donor, has its
