@@ -73,7 +73,8 @@ def deconvolve(
         Column of the reference's `obs` with the cell type; `None` for a DataFrame. Types keep the order of its categories.
     method
         `"auto"`: the count model, which shrinks the signature as far as its cells demand, fits a platform factor per gene
-        as far as the spots show an effect of the platform, and chooses the dispersion by likelihood; what was chosen is in
+        as far as the spots show an effect of the platform, takes out what ambient RNA, doublets and wrong labels add to all
+        profiles as far as held-out genes ask for it, and chooses the dispersion by likelihood; what was chosen is in
         `uns[key_added]["chosen"]`. Where the reference is a DataFrame, whose errors are not known, it fits observations that vary
         by more than counting (bulk) robustly, with a background that all genes share, on the genes that differ most between
         types relative to their expression; the others by likelihood. `"poisson"`: maximum likelihood of counts; `"nnls"`: least
