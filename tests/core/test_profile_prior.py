@@ -8,6 +8,7 @@ from unmix.core.profile_prior import (
     covariances,
     estimate_prior,
     exposure_of_entries,
+    mixed_ratios,
     posterior_moments,
     responsibilities,
     shrink_alike,
@@ -206,3 +207,51 @@ def test_a_reference_of_one_cell_again_and_again_has_a_prior_all_the_same():
         prior = estimate_prior(n, expected)
         assert np.isfinite(prior.U).all()
         assert all(np.isfinite(part).all() for part in posterior_moments(n, expected, prior))
+
+
+def few_cells_of_a_subtype(rng, G=2500):
+    """Four types of many cells, and a fifth, much like the first, of three: most of its genes have no count."""
+    mean = rng.lognormal(0.0, 1.0, G)
+    truth = mean[:, None] * rng.lognormal(0.0, 0.8, (G, 5))
+    truth[:, 4] = truth[:, 0] * rng.lognormal(0.0, 0.3, G)
+    exposure = np.array([30.0, 30, 30, 30, 0.2])
+    return truth, rng.poisson(truth * exposure) / exposure, exposure
+
+
+def test_three_cells_of_a_subtype_are_taken_for_its_like_and_no_noise_for_its_own():
+    truth, S, exposure = few_cells_of_a_subtype(np.random.default_rng(3))
+    V = np.maximum(S, 0.1 / exposure) / exposure
+    found = shrink_alike(S, V, shrink_profiles(S, V)).mean
+    weight = 1 / truth.mean(axis=1)
+    error = (weight * (found[:, 4] - truth[:, 4]) ** 2).sum()
+    assert error < 1.5 * (weight * (truth[:, 0] - truth[:, 4]) ** 2).sum()  # of the first type in its place
+    difference = found[:, 4] - found[:, 0]
+    assert (weight * difference * (truth[:, 4] - truth[:, 0])).sum() > 0.3 * (weight * difference**2).sum()
+
+
+def test_the_mixture_of_others_is_the_likeliest():
+    truth, S, exposure = few_cells_of_a_subtype(np.random.default_rng(4))
+    n, expected = S * exposure, truth.mean(axis=1, keepdims=True) * exposure
+    mixed, ratio = mixed_ratios(n, expected), (n + 0.5) / (expected + 0.5)
+    share = np.linalg.lstsq(ratio[:, :4], mixed[:, 4], rcond=None)[0]
+    np.testing.assert_allclose(ratio[:, :4] @ share, mixed[:, 4], rtol=1e-6)
+    assert share.min() > -1e-6
+    counts = ratio[:, :4] * expected[:, [4]]
+    gradient = counts.T @ (n[:, 4] / (counts @ share) - 1) / counts.sum(axis=0)
+    assert np.abs(gradient[share > 0.01]).max() < 1e-2
+    assert gradient.max() < 1e-2  # no type left out would add to the likelihood
+
+
+def test_single_cells_that_hold_another_type_s_marker_do_not_take_it_away():
+    rng = np.random.default_rng(5)
+    G, exposure = 600, np.array([0.3, 30.0, 30.0, 30.0])
+    mean = rng.lognormal(0.0, 1.0, G)
+    truth = mean[:, None] * rng.lognormal(0.0, 0.3, (G, 4))
+    truth[0] = 3000.0, 60.0, 60.0, 60.0
+    S = rng.poisson(truth * exposure) / exposure
+    V = np.maximum(S, 0.1 / exposure) / exposure
+    V[0, 0] = (0.3 * S[0, 0]) ** 2  # three cells that agree
+    V[0, 1:] = (0.5 * S[0, 1:]) ** 2  # many without the gene, and some with a lot of it
+    E = exposure_of_entries(S, V, S, exposure)
+    assert 5 < S[0, 0] * E[0, 0] < 20  # counts' worth: 11 by its own cells
+    assert shrink_alike(S, V, shrink_profiles(S, V)).mean[0, 0] > 1500

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
+from unmix.core.cell_moments import SCALE, moments
 from unmix.core.signatures import (
-    SCALE,
     choose_markers,
     collinear_types,
-    moments,
     signatures_from_moments,
     with_wilcoxon,
 )
@@ -31,6 +30,9 @@ def test_moments_equal_numpy_and_leave_out_unlabelled_and_empty_cells(cells):
         of_k = (labels == k) & (X.sum(axis=1) > 0)
         assert m.n_cells[k] == of_k.sum()
         np.testing.assert_allclose(m.share[k], share[of_k].sum(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(m.count_share[k], (X * share)[of_k].sum(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(m.count_depth[k], (X * X.sum(axis=1, keepdims=True))[of_k].sum(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(m.inverse_depth[k], (1 / X.sum(axis=1)[of_k]).sum(), rtol=1e-12)
         np.testing.assert_allclose(m.log_squared[k], (np.log1p(SCALE * share[of_k]) ** 2).sum(axis=0), rtol=1e-12)
 
 

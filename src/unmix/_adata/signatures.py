@@ -18,13 +18,12 @@ from unmix._adata.doubts import (
 )
 from unmix._adata.read import LARGEST, check_expression, in_order, read_labels, read_matrix, summarise_rows
 from unmix._settings import logger
+from unmix.core.cell_moments import moments, pool_moments
 from unmix.core.shrinkage import shrink_sizes
 from unmix.core.signatures import (
     Signatures,
     choose_markers,
     collinear_types,
-    moments,
-    pool_moments,
     signatures_from_moments,
     with_donors,
     with_wilcoxon,
@@ -93,6 +92,7 @@ def reference_signatures(
     batch_key: str | None = None,
     test: str = "welch",
     min_cells: int = 10,
+    least_variance: bool = False,
     n_jobs: int = 1,
 ) -> tuple[list[str], pd.Index, Signatures]:
     """Compute the signatures of the labelled cells of `reference`, over the donors or batches of `batch_key` if it is given.
@@ -125,8 +125,9 @@ def reference_signatures(
     n_donors = int(donors.max()) + 1
     groups = np.where(recoded >= 0, recoded * n_donors + donors, -1)
     sums = moments(matrix.X, groups, len(names) * n_donors, n_jobs=n_jobs)
-    found = signatures_from_moments(pool_moments(sums, len(names)), min_cells=min_cells)
-    found = found if batch_key is None else with_donors(found, sums)
+    pooled = pool_moments(sums, len(names))
+    found = signatures_from_moments(pooled, min_cells=min_cells, least_variance=least_variance)
+    found = found if batch_key is None else with_donors(found, sums, least_variance=least_variance)
     return names, matrix.var_names, with_wilcoxon(found, matrix.X, recoded) if test == "wilcoxon" else found
 
 
@@ -189,6 +190,7 @@ def read_signature(
     n_markers: tuple[int, int] = (50, 150),
     max_q: float = 0.01,
     min_cells: int = 10,
+    least_variance: bool = False,
     n_jobs: int = 1,
 ) -> Signature:
     """Turn any reference that `deconvolve` accepts into a signature.
@@ -217,7 +219,13 @@ def read_signature(
         msg = f"`groupby` must name the column of cell types in the reference's `obs`: {list(reference.obs.columns)}."
         raise ValueError(msg)
     names, genes, found = reference_signatures(
-        reference, groupby, layer=layer, batch_key=batch_key, min_cells=min_cells, n_jobs=n_jobs
+        reference,
+        groupby,
+        layer=layer,
+        batch_key=batch_key,
+        min_cells=min_cells,
+        least_variance=least_variance,
+        n_jobs=n_jobs,
     )
     warn_few_cells(names, found)
     warn_of_aggregates(reference, found.n_cells, SignatureWarning)

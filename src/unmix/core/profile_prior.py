@@ -18,8 +18,12 @@ the genes, by variational EM for the Poisson log-normal model (Chiquet et al. 20
 shrinkage (Urbut et al. 2019). Types that go together in most genes are then told apart only where the counts insist. l is
 wide: m_g is only where the search for a gene's level begins.
 
-Cells scatter more than counts do, in some genes far more, and by as much as a gene is expressed: E_gk = E_k / (1 + psi_g S_gk),
-psi_g from the gene's sampling variances over all types.
+A covariance that few counts decide hardly leaves the place where EM begins, so a type of few cells begins among the others:
+its counts are taken for those of the mixture of other types that explains them best, where there are fewer than `UNSEEN`.
+
+Cells scatter more than counts do, in some genes far more, and by as much as a gene is expressed: E_gk = E_k / (1 + psi_gk S_gk),
+psi_gk from the gene's sampling variances over the types, each by how close its expression is to that of type k: single
+cells that hold another type's marker (doublets, ambient RNA) scatter widely, and tell nothing of the type it marks.
 
 References: Chiquet, J. et al. (2018) Variational inference for probabilistic Poisson PCA. Ann. Appl. Stat. 12, 2674. Urbut, S. M.
 et al. (2019) Flexible statistical methods for estimating and testing effects in genomic studies with multiple conditions. Nat.
@@ -42,6 +46,8 @@ ALONE = 2.0
 LEVEL = 1.0
 """Variance l of a gene's level, shared by all types."""
 N_EM = 12
+FIRST_ALONE = 0.1
+"""Share of the genes in which a type goes alone, where EM begins: cells that scatter look like it, and it is slow to unlearn."""
 FULL_ROUNDS = (0, 4, 8)
 """Rounds of EM that try every covariance on every gene; the others try those that are likely."""
 NEAR = 0.1
@@ -49,13 +55,17 @@ NEAR = 0.1
 their counts; else they are fitted anew."""
 N_STEPS, TOLERANCE = 15, 1e-3
 N_WARM = 4
-MAX_GENES = 800
+MAX_GENES = 1500
 """U, pi and b are estimated from so many genes, evenly spread over their expected counts."""
 BLOCK = 1000
 LIKELY, RARE = 1e-3, 1e-5
 """Least responsibility of a covariance that is improved for a gene, and its least weight over all genes."""
 FAR = 12.0
 """A covariance whose bound is this much lower after `N_WARM` steps is not refined."""
+UNSEEN = 2.0
+"""Counts' worth of what others say of a type, where EM begins."""
+N_MIXED = 100
+"""Steps of EM for the mixture of others."""
 PSEUDO_COUNTS = 10.0
 """Counts at the gene's mean that psi is drawn towards 0 by."""
 FEWEST = 0.5
@@ -119,7 +129,7 @@ def shrink_alike(S: np.ndarray, V: np.ndarray, shrunk: ShrunkProfiles) -> Shrunk
 
 
 def exposure_of_entries(S: np.ndarray, V: np.ndarray, mean: np.ndarray, exposure: np.ndarray) -> np.ndarray:
-    """Return E_gk: by how much a gene's cells scatter beyond counting, over all types, and by its expression in the type.
+    """Return E_gk: by how much a gene's cells scatter beyond counting where it is expressed as in k, and by its expression there.
 
     Examples
     --------
@@ -129,9 +139,12 @@ def exposure_of_entries(S: np.ndarray, V: np.ndarray, mean: np.ndarray, exposure
            [ 1.1,  1.1]])
     """
     n = S * exposure
-    beyond = (V * exposure**2 - n).sum(axis=1)
-    psi = beyond / ((n * S).sum(axis=1) + PSEUDO_COUNTS * mean.mean(axis=1))
-    return np.asarray(exposure / np.maximum(1 + psi[:, None] * mean, FEWEST))
+    beyond, scale, drawn = V * exposure**2 - n, n * S, PSEUDO_COUNTS * mean.mean(axis=1)
+    psi = np.empty_like(mean)
+    for k, own in enumerate(mean.T):
+        alike = np.minimum(mean, own[:, None]) / np.maximum(np.maximum(mean, own[:, None]), 1e-300)
+        psi[:, k] = (alike * beyond).sum(axis=1) / ((alike * scale).sum(axis=1) + drawn)
+    return np.asarray(exposure / np.maximum(1 + psi * mean, FEWEST))
 
 
 def estimate_prior(n: np.ndarray, expected: np.ndarray) -> ProfilePrior:
@@ -143,23 +156,49 @@ def estimate_prior(n: np.ndarray, expected: np.ndarray) -> ProfilePrior:
         Effective counts, and those expected of the gene's mean, shape (G, K).
     """
     K = n.shape[1]
-    start = np.log((n + 0.5) / (expected + 0.5))
+    start = np.log((n + UNSEEN * mixed_ratios(n, expected)) / (expected + UNSEEN))
     U = _mean_one(np.cov((start - start.mean(axis=1, keepdims=True)).T).reshape(K, K) + 0.05 * np.eye(K))
-    n_covariances = len(SCALES) + len(BESIDE) * K
-    pi, offset = np.full(n_covariances, 1 / n_covariances), np.zeros(K)
-    state = _State.begin(n, expected, n_covariances)
+    together, alone = len(SCALES), len(BESIDE) * K
+    pi = np.repeat([(1 - FIRST_ALONE) / together, FIRST_ALONE / alone], [together, alone])
+    offset, state = np.zeros(K), _State.begin(n, expected, together + alone)
     R = np.ones(state.bounds.shape)
     for turn in range(N_EM):
         scaled, C = covariances(U)
         at = expected * np.exp(offset)
         P = state.improve(n, at, C, (pi > RARE) & ((R > LIKELY) | (turn in FULL_ROUNDS)), N_WARM)
         R = responsibilities(state.bounds, pi)
+        second, counts = pool_profiles(at, P, R, LIKELY / 10, state.d, state.v, together)
+        U = _next_U(scaled, P, second, R[:, :together].sum(axis=0))
         pi = np.maximum(R.mean(axis=0), RARE / 10)
         pi /= pi.sum()
-        second, counts = pool_profiles(at, P, R, LIKELY / 10, state.d, state.v, len(SCALES))
-        U = _next_U(scaled, P, second, R[:, : len(SCALES)].sum(axis=0))
         offset = offset + np.log(n.sum(axis=0) / counts)
     return ProfilePrior(U, pi, offset)
+
+
+def mixed_ratios(n: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return, for every type, the mixture of the other types that explains its counts best, over the gene's mean, shape (G, K).
+
+    Parameters
+    ----------
+    n, expected
+        Effective counts, and those expected of the gene's mean, shape (G, K).
+
+    Examples
+    --------
+    >>> expected = np.full((2, 3), 100.0)
+    >>> mixed_ratios(expected * np.array([[1.8, 1.8, 0.2], [0.2, 0.2, 1.8]]), expected)[:, 0].round(1)
+    array([1.8, 0.2])
+    """
+    ratio = (n + 0.5) / (expected + 0.5)
+    mixed = np.ones_like(ratio)
+    for k in range(n.shape[1]) if n.shape[1] > 1 else ():
+        others = np.delete(ratio, k, axis=1)
+        counts, share = others * expected[:, [k]], np.full(others.shape[1], 1 / others.shape[1])
+        total = np.maximum(counts.sum(axis=0), 1e-300)
+        for _ in range(N_MIXED):
+            share = share * (counts.T @ (n[:, k] / np.maximum(counts @ share, 1e-300))) / total
+        mixed[:, k] = others @ share
+    return mixed
 
 
 def posterior_moments(n: np.ndarray, expected: np.ndarray, prior: ProfilePrior) -> tuple[np.ndarray, np.ndarray]:

@@ -1,43 +1,26 @@
 """Signatures of cell types from labelled cells: mean profiles, their sampling variances, tests, and markers.
 
 Symbols: y_cg is the count of gene g in cell c, n_c = sum_g y_cg its depth, x_cg = y_cg / n_c the share of the gene. The
-profile of type k is S_gk, the mean of `SCALE` x_cg over its n_k cells, with sampling variance V_gk.
+profile of type k is S_gk, the mean of `SCALE` x_cg over its n_k cells, with sampling variance V_gk; or, for types of few
+cells, a mean of that and of the shares of the cells' summed counts (:mod:`unmix.core.cell_means`).
 """
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numba as nb
 import numpy as np
 from scipy import sparse, stats
 
-from unmix.core.blocks import Block, iter_blocks, reduce_rows
+from unmix.core.blocks import Block, iter_blocks
+from unmix.core.cell_means import PRIOR_DF, means_by_number, plain_means
+from unmix.core.cell_moments import SCALE, Moments
 from unmix.core.donors import combine_donors
 from unmix.core.markers import rank_markers
 
-SCALE = 1e4
-"""Profiles are counts per `SCALE` counts."""
+FEW = 10
+"""Types (or donors' types) of fewer cells get means of least variance where these are asked for."""
 PSEUDO = 0.5
 """Added to both means of a fold change, in counts per `SCALE`."""
-PRIOR_DF = 10.0
-"""Weight, in cells, of the variance expected from a gene's Fano factor against a type's own."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Sums over the cells of every type; arrays are types x genes unless said."""
-
-    n_cells: np.ndarray
-    """Cells of every type, shape (K,)."""
-    depth: np.ndarray
-    """Sum of the depths n_c, shape (K,)."""
-    depth_squared: np.ndarray
-    """Sum of their squares, shape (K,)."""
-    share: np.ndarray
-    share_squared: np.ndarray
-    log: np.ndarray
-    """Sum of log1p(`SCALE` x_cg)."""
-    log_squared: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,68 +61,7 @@ class MarkerChoice:
     """Columns: markers per type, condition number of the signature."""
 
 
-@nb.njit(cache=True, nogil=True)
-def _add_cells(
-    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, labels: np.ndarray, scale: float, sums: np.ndarray
-) -> None:
-    """Add x, x^2, log1p(scale x) and its square of every labelled cell to `sums` (4, K, G)."""
-    for c in range(labels.size):
-        k = labels[c]
-        total = 0.0
-        for p in range(indptr[c], indptr[c + 1]):
-            total += data[p]
-        if k < 0 or total <= 0:
-            continue
-        for p in range(indptr[c], indptr[c + 1]):
-            x = data[p] / total
-            log = np.log1p(scale * x)
-            g = indices[p]
-            sums[0, k, g] += x
-            sums[1, k, g] += x * x
-            sums[2, k, g] += log
-            sums[3, k, g] += log * log
-
-
-def _moments_of_block(block: Block, labels: np.ndarray, n_types: int) -> tuple[np.ndarray, np.ndarray]:
-    cells = sparse.csr_array(block)
-    sums = np.zeros((4, n_types, cells.shape[1]))
-    data = cells.data.astype(np.float64)
-    _add_cells(cells.indptr.astype(np.int64), cells.indices.astype(np.int64), data, labels, SCALE, sums)
-    totals = np.asarray(cells.sum(axis=1, dtype=np.float64)).ravel()
-    used = (labels >= 0) & (totals > 0)
-    powers = totals[used] ** np.arange(3)[:, None]
-    of_type = np.stack([np.bincount(labels[used], weights=power, minlength=n_types) for power in powers])
-    return of_type, sums
-
-
-def moments(X: object, labels: np.ndarray, n_types: int, *, n_jobs: int = 1) -> Moments:
-    """Sum the cells of every type in one pass over the rows.
-
-    Parameters
-    ----------
-    X
-        Counts, cells x genes.
-    labels
-        Type of every cell, 0 to `n_types` - 1, or -1 for cells to leave out; cells without counts are left out too.
-    n_types
-        Number of types K.
-    n_jobs
-        Threads.
-
-    Examples
-    --------
-    >>> m = moments(np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([0, 0]), 1)
-    >>> m.share
-    array([[0.75, 1.25]])
-    """
-    labels = np.asarray(labels, dtype=np.int64)
-    of_type, sums = reduce_rows(
-        _moments_of_block, X, labels, constants=(n_types,), n_jobs=n_jobs, desc="signatures of the reference"
-    )
-    return Moments(of_type[0], of_type[1], of_type[2], sums[0], sums[1], sums[2], sums[3])
-
-
-def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
+def signatures_from_moments(m: Moments, *, min_cells: int = 10, least_variance: bool = False) -> Signatures:
     """Turn sums over cells into profiles, variances and Welch tests.
 
     Types of fewer than `min_cells` cells are shrunk towards the pooled mean of all types. The weight of the pooled mean
@@ -152,18 +74,18 @@ def signatures_from_moments(m: Moments, *, min_cells: int = 10) -> Signatures:
         Sums over the cells of K types; every type needs at least one cell.
     min_cells
         Number of cells from which a type is left as it is.
+    least_variance
+        Whether profiles of types of fewer than `FEW` cells are means of least variance
+        (:func:`unmix.core.cell_means.least_variance_means`) instead of plain means over the cells.
 
     References
     ----------
     Schaefer, J. and Strimmer, K. (2005) A shrinkage approach to large-scale covariance matrix estimation.
     Stat. Appl. Genet. Mol. Biol. 4, 32.
     """
-    n = m.n_cells[:, None]
-    mean = SCALE * m.share / n
-    within = np.maximum(SCALE**2 * m.share_squared - n * mean**2, 0.0)  # sums of squares about the type's mean
+    mean, variances = means_by_number(m, FEW) if least_variance else plain_means(m)
     few = m.n_cells < min_cells
     pooled = mean.mean(axis=0)
-    variances = _moderated_variances(mean, within, m) / n
     distance = ((mean - pooled) ** 2).sum(axis=1)
     weight = np.where(few, np.minimum(variances.sum(axis=1) / np.maximum(distance, 1e-300), 1.0), 0.0)
     profiles = (1 - weight[:, None]) * mean + weight[:, None] * pooled
@@ -189,12 +111,7 @@ def _size_variances(m: Moments) -> np.ndarray:
     return (squares + PRIOR_DF * overall) / (df + PRIOR_DF)
 
 
-def pool_moments(m: Moments, n_types: int) -> Moments:
-    """Add up the sums of groups that are numbered type by type, the same number of groups for every type."""
-    return Moments(*(value.reshape(n_types, -1, *value.shape[1:]).sum(axis=1) for value in astuple(m)))
-
-
-def with_donors(signatures: Signatures, m: Moments) -> Signatures:
+def with_donors(signatures: Signatures, m: Moments, *, least_variance: bool = False) -> Signatures:
     """Replace profiles and variances by those over donors, which count the donors' differences.
 
     Parameters
@@ -203,12 +120,11 @@ def with_donors(signatures: Signatures, m: Moments) -> Signatures:
         What :func:`signatures_from_moments` made of all cells.
     m
         Sums over the cells of every type and donor, numbered type by type.
+    least_variance
+        As for :func:`signatures_from_moments`.
     """
     K = len(signatures.n_cells)
-    n = np.maximum(m.n_cells, 1.0)[:, None]
-    mean = SCALE * m.share / n
-    within = np.maximum(SCALE**2 * m.share_squared - n * mean**2, 0.0)
-    variance = _moderated_variances(mean, within, m) / n
+    mean, variance = means_by_number(m, FEW) if least_variance else plain_means(m)
     shape = (K, -1, mean.shape[1])
     found = combine_donors(mean.reshape(shape), variance.reshape(shape), m.n_cells.reshape(K, -1) > 0)
     weight = signatures.shrinkage[:, None]  # of the pooled mean, for types with few cells
@@ -259,24 +175,6 @@ def _log_shares(block: Block) -> sparse.csr_array:
     shares = sparse.csr_array(sparse.diags_array(SCALE / np.where(totals > 0, totals, 1.0)) @ cells)
     shares.data = np.log1p(shares.data)
     return shares
-
-
-def _moderated_variances(mean: np.ndarray, within: np.ndarray, m: Moments) -> np.ndarray:
-    """Variance of a cell about its type's mean, drawn towards Fano factor x mean with `PRIOR_DF` cells' weight.
-
-    A gene's Fano factor is pooled over the types, so that an entry seen in no cell of a small type has a variance too.
-    Where no type has two cells, it is that of counting alone.
-    """
-    n_cells = np.maximum(m.n_cells, 1.0)
-    total = within.sum(axis=0)
-    expected = ((n_cells - 1.0)[:, None] * mean).sum(axis=0)
-    several = expected.sum() > 0
-    overall = total.sum() / expected.sum() if several else SCALE * m.n_cells.sum() / m.depth.sum()
-    fano = np.where(expected > 0, total / np.where(expected > 0, expected, 1.0), overall)
-    floor = (n_cells @ mean) / n_cells.sum() / n_cells.sum()  # one count's worth, spread over all cells
-    prior = fano * np.maximum(mean, floor)
-    df = n_cells[:, None] - 1.0
-    return (within + PRIOR_DF * prior) / (df + PRIOR_DF)
 
 
 def _welch(m: Moments) -> np.ndarray:

@@ -220,6 +220,7 @@ def deconvolve(
         batch_key=batch_key,
         n_markers=n_markers,
         min_cells=0 if method == "auto" else 10,  # the count model shrinks every entry on its own
+        least_variance=method == "auto",
         n_jobs=threads,
     )
     check_unknown(signature, unknown)
