@@ -75,6 +75,18 @@ def scipy_nnls(spots: ad.AnnData, reference: "ad.AnnData | pd.DataFrame") -> pd.
     return _shares(np.array([nnls(S, y)[0] for y in Y]), spots, names)
 
 
+def plain_nnls(spots: ad.AnnData, reference: ad.AnnData) -> pd.DataFrame:
+    """Least squares of all genes by the plain means of the cells' shares of counts, which nothing shrinks; in shares of cells."""
+    labels = reference.obs["cell_type"].astype(str).str.replace("/", "_").to_numpy()
+    cells = reference[:, spots.var_names].to_df().to_numpy()
+    depth, names = cells.sum(axis=1), sorted(set(labels))
+    share = cells / np.maximum(depth, 1)[:, None]
+    S = np.column_stack([share[labels == name].mean(axis=0) for name in names])
+    sizes = np.array([depth[labels == name].mean() for name in names])
+    counts = spots.to_df().to_numpy(dtype=float)
+    return _shares(np.array([nnls(S, y / max(y.sum(), 1.0))[0] for y in counts]) / sizes, spots, names)
+
+
 def sklearn_nusvr(spots: ad.AnnData, reference: "ad.AnnData | pd.DataFrame") -> pd.DataFrame:
     """CIBERSORT's rule with libsvm at its default tolerance: of three nus, the one with the smallest RMSE."""
     from sklearn.svm import NuSVR
