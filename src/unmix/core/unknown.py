@@ -22,8 +22,8 @@ from scipy import sparse
 from unmix.core._countmodel_kernels import column_counts, fit_rows
 from unmix.core.shrinkage import shrink_one
 
-N_FEELERS = 8
-"""Steps that every start is given before the best goes on."""
+N_FEELERS, N_FINALISTS = 8, 2
+"""Steps that every start is given, and how many of the best go on: the first of them need not end best."""
 MAX_STEPS = 80
 N_NEWTON = 3
 """Newton steps on the weights after every step on the profile."""
@@ -91,11 +91,9 @@ def find_unknown(
     search = _Search(rows, S, p, phi, strengths, np.maximum(S.mean(axis=1), 1e-300))
     without = float(fit_rows(*rows, S * p[:, None], phi, W.copy(), 5)[1].sum())
     starts = [_State.start(W, u) for u in _starts(Y.toarray(), S, W, p, phi)]
-    best = max((search.run(state, N_FEELERS) for state in starts), key=lambda state: state.value)
-    best = search.run(best, MAX_STEPS)
-    _, variance, decided = search.posterior(best)
-    spent = float(decided.sum() + np.count_nonzero(best.W[:, -1]))
-    return UnknownType(best.u, variance, best.W, best.value, best.value - without, spent)
+    felt = sorted((search.run(state, N_FEELERS) for state in starts), key=lambda state: state.value)
+    ends = [search.found(search.run(state, MAX_STEPS), without) for state in felt[-N_FINALISTS:]]
+    return max(ends, key=lambda found: found.gain - found.n_parameters)
 
 
 @dataclass(frozen=True)
@@ -147,6 +145,12 @@ class _Search:
             if abs(state.value - last.value) < TOLERANCE:
                 break
         return state
+
+    def found(self, state: _State, without: float) -> UnknownType:
+        """Return the type of a state, beside the log-likelihood without it."""
+        _, variance, decided = self.posterior(state)
+        spent = float(decided.sum() + np.count_nonzero(state.W[:, -1]))
+        return UnknownType(state.u, variance, state.W, state.value, state.value - without, spent)
 
     def _profiles(self, u: np.ndarray) -> np.ndarray:
         return np.column_stack([self.S, u]) * self.p[:, None]
