@@ -4,7 +4,8 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from unmix.core import countmodel
-from unmix.core.countmodel_shared import MAX_SPOTS, _sample, keep_informative
+from unmix.core.countmodel_shared import MAX_SPOTS, _sample
+from unmix.core.informative import keep_informative
 from unmix.core.platform import PooledFit, bending
 
 

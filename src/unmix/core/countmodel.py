@@ -23,7 +23,8 @@ from scipy import sparse
 from unmix.core._countmodel_kernels import csr_parts, fit_rows
 from unmix.core.abundance import posterior
 from unmix.core.blocks import Block, map_rows
-from unmix.core.countmodel_shared import MAX_ITER, CountModel, estimate_model, information_of_genes, start
+from unmix.core.countmodel_shared import MAX_ITER, CountModel, estimate_model, start
+from unmix.core.informative import information_of_genes
 from unmix.core.platform import face_inverse
 from unmix.core.robust import refit
 from unmix.core.share_errors import ShareErrors, share_errors, with_scatter

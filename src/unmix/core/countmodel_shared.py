@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import gammaln
 
 from unmix.core._countmodel_kernels import csr_parts, fit_rows
 from unmix.core.abundance import Abundance, estimate_abundance
 from unmix.core.blocks import Block, map_rows, stream_rows
 from unmix.core.contamination import choose_contamination, purified
+from unmix.core.dispersion import choose_dispersion
+from unmix.core.informative import INFORMATION, keep_informative
 from unmix.core.platform import PooledFit, bending, estimate_tau, face_inverse, newton_step, shared_covariance
 from unmix.core.profile_prior import shrink_alike
 from unmix.core.residuals import dispersion_of_counting, squared_residuals
@@ -21,10 +22,6 @@ from unmix.core.robust import described, refit, specific_genes
 from unmix.core.shrinkage import STRENGTHS, ShrunkProfiles, shrink_profiles
 from unmix.core.unknown import find_unknown
 
-DISPERSIONS = np.array([0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
-INFORMATION = 0.99
-MIN_GENES = 2000
-"""To save time, genes beyond `MIN_GENES` and beyond this share of the information on the types are left out."""
 MAX_SPOTS = 500
 """What spots share is estimated from at most so many spots, evenly spread over the rows."""
 MOST = 0.5
@@ -86,33 +83,6 @@ class CountModel:
     """Positions among the genes kept of those of robust fits (:mod:`unmix.core.robust`); `None` where profiles have variances."""
     abundance: Abundance | None = None
     """How common the types are in the tissue; `None` where it has too few spots, or V is not known."""
-
-
-def information_of_genes(S: np.ndarray) -> np.ndarray:
-    """Return what every gene says about differences between types: sum_k (S_gk - m_g)^2 / m_g, shape (G,).
-
-    Examples
-    --------
-    >>> information_of_genes(np.array([[1.0, 1.0], [2.0, 0.0]]))
-    array([0., 2.])
-    """
-    mean = S.mean(axis=1)
-    return ((S - mean[:, None]) ** 2).sum(axis=1) / np.where(mean > 0, mean, 1.0)
-
-
-def keep_informative(S: np.ndarray, share: float = INFORMATION, at_least: int = MIN_GENES) -> np.ndarray:
-    """Return the positions of the genes that hold `share` of the information, ascending, and of at least so many.
-
-    Examples
-    --------
-    >>> keep_informative(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 3.0]]))
-    array([1, 2])
-    """
-    information = information_of_genes(S)
-    order = np.argsort(-information, kind="stable")
-    total = np.cumsum(information[order])
-    n_genes = max(int(np.searchsorted(total, share * total[-1])) + 1, at_least)
-    return np.sort(order[:n_genes][information[order[:n_genes]] > 0])
 
 
 def estimate_model(
@@ -365,35 +335,6 @@ def relative_variance(S: np.ndarray, V: np.ndarray, total: np.ndarray) -> np.nda
     array([0.0625])
     """
     return V @ total**2 / np.maximum((S @ total) ** 2, 1e-300)
-
-
-def choose_dispersion(Y: sparse.csr_array, A: np.ndarray, W: np.ndarray) -> float:
-    """Choose phi from `DISPERSIONS` by the likelihood of the refitted spots, walking up until it falls.
-
-    Parameters
-    ----------
-    Y
-        Counts, shape (N, G).
-    A
-        Profiles times platform factors, shape (G, K).
-    W
-        Start of the weights, shape (N, K).
-    """
-    best, best_value = 0.0, -np.inf
-    for phi in DISPERSIONS:
-        W, value, *_ = fit_rows(*csr_parts(Y), A, phi, W.copy(), 8)
-        total = float(value.sum()) + _constant(Y.data, float(phi))
-        if total <= best_value:
-            break
-        best, best_value = float(phi), total
-    return best
-
-
-def _constant(y: np.ndarray, phi: float) -> float:
-    """Log-likelihood terms that depend on phi and the counts alone."""
-    if phi == 0:
-        return 0.0
-    return float((gammaln(y + 1 / phi) - gammaln(1 / phi) + y * np.log(phi)).sum())
 
 
 def start(Y: sparse.csr_array, S: np.ndarray) -> np.ndarray:

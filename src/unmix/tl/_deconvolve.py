@@ -72,7 +72,8 @@ def deconvolve(
     groupby
         Column of the reference's `obs` with the cell type; `None` for a DataFrame. Types keep the order of its categories.
     method
-        `"auto"`: the count model, which shrinks the signature as far as its cells demand, fits a platform factor per gene
+        `"auto"`: the count model, which shrinks the signature as far as its cells demand (profiles of types of fewer than ten
+        cells are means of least variance instead of plain ones), fits a platform factor per gene
         as far as the spots show an effect of the platform, takes out what ambient RNA, doublets and wrong labels add to all
         profiles as far as held-out genes ask for it, and chooses the dispersion by likelihood; what was chosen is in
         `uns[key_added]["chosen"]`. Where the reference is a DataFrame, whose errors are not known, it fits observations that vary
