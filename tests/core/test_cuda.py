@@ -4,6 +4,7 @@ Without a GPU its operations run on the processor, which shows the mathematics, 
 rest is skipped.
 """
 
+import gc
 import warnings
 
 import numpy as np
@@ -219,6 +220,48 @@ def test_a_model_of_the_gpu_is_used_on_a_processor(kind, tmp_path):
     close(new.obsm["X_" + kind], cells.obsm["X_" + kind], 1e-3)
     found, wanted = (a.layers[kind + "_denoised"][:, [3, 8]].toarray() for a in (new, cells))
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def recordings():
+    """Return how many recorded steps there are, garbage among them."""
+    return sum(isinstance(found, torch.cuda.CUDAGraph) for found in gc.get_objects())
+
+
+@needs_gpu
+def test_a_fit_leaves_no_recording_behind():
+    gc.collect()
+    before = recordings()
+    gc.disable()
+    try:
+        trained(*case("vae"), device="cuda")
+        assert recordings() == before
+    finally:
+        gc.enable()
+
+
+@needs_gpu
+def test_no_garbage_is_collected_while_a_step_is_recorded(monkeypatch):
+    """To free one recording ends another that is under way."""
+    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
+        torch.ones(3, device="cuda")
+    earlier, loss, frequency = [graph], autoencoder.Trainer._loss, gc.get_threshold()
+    del graph
+
+    def littering(self, *args):
+        if torch.cuda.is_current_stream_capturing():
+            circle = [earlier.pop()] if earlier else []
+            for _ in range(1000):  # young garbage is looked for after a few of them
+                circle.append(circle)
+                circle = []
+        return loss(self, *args)
+
+    monkeypatch.setattr(autoencoder.Trainer, "_loss", littering)
+    gc.set_threshold(1, 1, 1)
+    try:
+        trained(*case("vae"), device="cuda")
+    finally:
+        gc.set_threshold(*frequency)
+    assert not earlier
 
 
 @needs_gpu

@@ -266,6 +266,7 @@ class Trainer:
             if self.options.on_interrupt != "keep" or not state.best:
                 raise
         finally:
+            self.recorded = None  # which holds this trainer's step: the memory on the GPU is freed now, not some time
             self.net.workers.close()
         return Fit(self.design, self.genes, state.best, state, self.held, finished)
 

@@ -6,7 +6,9 @@ buffers of a fixed size. The rest of a buffer repeats the last count: a count th
 likelihood is the same count, and its input to the encoder is 0.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -44,6 +46,18 @@ def padded(batch: Batch, width: int, capacity: int) -> dict[str, np.ndarray]:
     arrays["inputs"] = np.concatenate([batch.inputs, np.zeros(more, np.float32)])
     arrays["indptr"] = np.append(batch.indptr[:-1], capacity)
     return arrays
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let no garbage be collected: freeing another recording, or a stream, ends one that is under way."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class Recorded:
@@ -89,9 +103,10 @@ class Recorded:
         self.buffers = Buffers(**{name: torch.tensor(v, device=self.device) for name, v in arrays.items()})  # type: ignore[arg-type]
         self.noise = torch.tensor(noise, device=self.device)
         self.kl_weight = torch.tensor(kl_weight, dtype=torch.float64, device=self.device)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream):
+        graph = torch.cuda.CUDAGraph()
+        with no_collection(), torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             self.loss = self.step(self.buffers, self.noise, self.kl_weight, self.rows)
+        self.graph = graph
 
     def _fill(self, batch: Batch, noise: np.ndarray, kl_weight: float) -> None:
         for name, value in padded(batch, self.width, self.capacity).items():
