@@ -75,3 +75,21 @@ def test_one_reading_of_rows_does_what_its_parts_do(counts, dtype, k, l1, beta):
     np.testing.assert_allclose(XtY, counts.T @ Y, **close)
     np.testing.assert_allclose(square, ((new[:, :k] @ G - 2 * B[:, :k]) * new[:, :k]).sum(), rtol=1e-4)
     assert new[:, k:].max(initial=0.0) == 0
+
+
+@pytest.mark.parametrize(("k", "spread"), [(6, 2.0), (6, 3.0), (8, 2.0)])
+def test_many_rows_end_as_low_as_few_where_some_genes_have_most_counts(k, spread):
+    r = np.random.default_rng(k)
+    H = np.exp(spread * r.standard_normal((k, 60)))
+    X = sparse.csr_array(r.poisson(r.gamma(0.3, 1, (9000, k)) @ H / 10).astype(float))
+    low = nmf(X, k, start="nndsvd").loss[-1]
+    assert max(nmf(X, k, rng=seed).loss[-1] for seed in range(6)) < 1.001 * low
+
+
+@pytest.mark.parametrize("solve", [nmf, nmf_kl])
+def test_what_a_sample_lacks_is_found_in_all_rows(solve):
+    X = np.zeros((9000, 8))
+    X[::50, :4], X[7::1500, 4:] = 1.0, 3.0
+    for seed in range(4):
+        fit = solve(sparse.csr_array(X), 3, rng=seed)
+        assert fit.loss[-1] < 1e-2 * X.sum()

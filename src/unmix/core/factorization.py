@@ -179,12 +179,17 @@ def _block_moments(block: Block) -> tuple[float, float]:
     return float(values.sum()), float(values @ values)
 
 
-def first_factors(X: Any, k: int, start: str, mean: float, rng: Any, solve: Any, walk: Walk) -> Start:
-    """Return the factors that a name stands for; `solve(sample, start, walk)` factorises a sample of the rows."""
+def first_factors(
+    X: Any, k: int, start: str, mean: float, rng: Any, solve: Any, walk: Walk, *, zeros: bool = True
+) -> Start:
+    """Return the factors that a name stands for; `solve(sample, start, walk)` factorises a sample of the rows.
+
+    `zeros` tells whether its updates can leave zero.
+    """
     n_obs, n_vars = X.shape
     if start == "sample":
         quick = replace(walk, tol=1e-3, max_iter=30)
-        return sample_start(X, k, mean, lambda rows, first: solve(rows, first, quick), rng)
+        return sample_start(X, k, mean, lambda rows, first: solve(rows, first, quick), rng, zeros=zeros)
     if start == "random":
         return random_start(n_obs, n_vars, k, mean, np.random.default_rng(rng))
     return nndsvd_start(X, k, mean, fill=start == "nndsvda", rng=rng, n_jobs=walk.n_jobs, dtype=precision(X))

@@ -55,7 +55,8 @@ def nmf_kl(
         def solve(sample: Any, first: Start, quick: Walk) -> Factorization:
             return nmf_kl(sample, k, start=first, l1=l1, walk=quick, dtype=dtype)
 
-        start = first_factors(X, k, name, observed_mean(X, rows, kind, walk), rng, solve, walk)
+        mean = observed_mean(X, rows, kind, walk)
+        start = first_factors(X, k, name, mean, rng, solve, walk, zeros=False)
     W, Ht = padded(start.W, dtype), padded(start.H.T, dtype)
     return _multiply(X, rows, kind, W, Ht, k, l1, walk)
 

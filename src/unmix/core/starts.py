@@ -59,10 +59,14 @@ def named_start(start: str, shape: tuple[int, int], k: int, *, positive: bool = 
     return "nndsvda" if positive and start == "nndsvd" else start
 
 
-def sample_start(X: Any, k: int, mean: float, solve: Callable[[Any, Start], Any], rng: Any) -> Start:
+def sample_start(
+    X: Any, k: int, mean: float, solve: Callable[[Any, Start], Any], rng: Any, *, zeros: bool = True
+) -> Start:
     """Return the loadings of a sample of the rows, for every row with the mean usages of the sample.
 
-    A pass over the sample costs a fraction of a pass over X, and what many starts disagree about is settled there.
+    A pass over the sample costs a fraction of a pass over X, and what many starts disagree about is settled there. Its
+    own start is the non-negative double SVD, as for few rows: of random ones, some lead to a loss a tenth higher. Where
+    zeros would have to be filled, neither is the better one.
 
     Parameters
     ----------
@@ -73,16 +77,21 @@ def sample_start(X: Any, k: int, mean: float, solve: Callable[[Any, Start], Any]
     mean
         Mean of X.
     solve
-        Factorises the sample from a random start.
+        Factorises the sample from a start.
     rng
         Seed of the sample and of its start.
+    zeros
+        Whether updates can leave zero; if not, the sample's own start is random.
     """
     generator = np.random.default_rng(rng)
     n_obs, n_vars = X.shape
     n_sampled = min(max(n_obs // 4, 1), LARGEST_SAMPLE)
     rows = np.sort(generator.choice(n_obs, n_sampled, replace=False))
-    fit = solve(take_rows(X, rows), random_start(n_sampled, n_vars, k, mean, generator))
-    return Start(np.broadcast_to(fit.W.mean(axis=0), (n_obs, k)), fit.H)
+    sample, drawn = take_rows(X, rows), random_start(n_sampled, n_vars, k, mean, generator)
+    double = zeros and k <= min(n_sampled, n_vars)
+    fit = solve(sample, nndsvd_start(sample, k, mean, fill=False, rng=generator) if double else drawn)
+    H = np.where(fit.H.any(axis=1, keepdims=True), fit.H, drawn.H)  # the sample may be of lower rank than X
+    return Start(np.broadcast_to(fit.W.mean(axis=0), (n_obs, k)), H)
 
 
 def nndsvd_start(
