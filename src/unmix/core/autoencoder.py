@@ -7,6 +7,7 @@ the evidence lower bound, log p(X | Z) - KL(q || N(0, 1)) (Lopez et al. 2018, Na
 At every step a share of the counts is hidden from the encoder, and held-out cells are scored blind: each fifth of their genes
 is predicted from the other four. A network that copies its input, noise included, rebuilds unseen cells well and predicts
 nothing; what it says of a count it has not seen is what denoising asks for (Batson and Royer 2019, ICML, on self-supervision).
+Half of the cells are thinned before (:mod:`unmix.core.thinning`), so that the encoder knows shallow cells too.
 
 The loop keeps the weights of the epoch with the best held-out loss. When that loss has not improved for `patience` epochs,
 it returns to them with a third of the learning rate; after three such returns it ends. Nothing in it depends on
@@ -26,6 +27,7 @@ from unmix._settings import progress
 from unmix.core.networks import UNSCORED, Batch, Design, Network, Workers
 from unmix.core.recorded import Recorded
 from unmix.core.team import current_team
+from unmix.core.thinning import random_shares, thinned
 from unmix.core.training import (
     Genes,
     Rows,
@@ -52,7 +54,7 @@ class Options:
     batch_size: int = 128
     learning_rate: float = 4e-3
     mask: float = 0.5
-    """Share of the counts that the encoder does not see at a step."""
+    """Share of the counts that the encoder does not see at a step; 0: it sees whole cells, which are not thinned either."""
     patience: int = 3
     validation: float = 0.1
     kl_warmup: int = 10
@@ -305,7 +307,11 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.net.device)
         step, width = self.recorded or self._step, self.design.n_latent if self.design.kind == "vae" else 0
         for part in batches(self.rows, self.train, self.genes, self.options.batch_size, rng, self.team):
-            batch = masked(part.batch, self.options.mask, rng, self.team, self.blank)
+            batch = part.batch
+            if self.rows.counts and self.options.mask:
+                shares = random_shares(part.n, rng)[part.rows]
+                batch = thinned(batch, shares, self.genes.input_scale, rng, self.team)
+            batch = masked(batch, self.options.mask, rng, self.team, self.blank)
             noise = rng.standard_normal((part.n, width), dtype=np.float32)[part.rows]
             total += step(batch, noise, weight, part.n)  # no number is asked for: a GPU would have to be waited for
         return self.team.total(float(total)) / len(self.train)

@@ -89,7 +89,8 @@ def autoencoder(
         Of Adam; falls to a third whenever the held-out loss has not improved for three epochs.
     mask
         Share of the counts, drawn anew at every step, that the encoder does not see; without it the network learns to
-        copy noise. Held-out cells are always scored blind, each fifth of the genes from the other four.
+        copy noise. Half of the cells are thinned besides, so that coordinates depend little on depth; 0 turns off both.
+        Held-out cells are always scored blind, each fifth of the genes from the other four.
     denoise
         Whether to write the decoder's means, or of which genes; :func:`unmix.tl.denoise` does so later, from what is
         stored, and with more choice.

@@ -67,7 +67,8 @@ def zinb_ae(
     learning_rate
         Of Adam.
     mask
-        Share of the counts that the encoder does not see at a step, so that it does not copy noise.
+        Share of the counts that the encoder does not see at a step, so that it does not copy noise; half of the cells are
+        thinned besides, so that coordinates depend little on depth. 0 turns off both.
     denoise
         Whether to write the decoder's means, or of which genes.
     device
