@@ -24,6 +24,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from _peers import plain_nnls
+from accuracy import shared_cases
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -42,7 +43,10 @@ def blood(seed: int, **options: float) -> tuple[ad.AnnData, ad.AnnData]:
 
 
 def missing() -> Iterator[dict]:
-    """Correlation of the unknown share with the population's, and how much of it other types take up."""
+    """RMSE without and with `unknown=True`, the unknown share's correlation with the missing population's, and its mean.
+
+    A population's share counts as the truth of the unknown type; where nothing is missing that is 0 everywhere.
+    """
     if not DATA.exists():
         return
     populations = ("CD14+ Monocyte", "CD19+ B", "CD34+", "CD56+ NK", "CD8+ Cytotoxic T", "none")
@@ -51,20 +55,25 @@ def missing() -> Iterator[dict]:
         for population in populations:
             kept = reference[(reference.obs["cell_type"] != population).to_numpy()].copy()
             yield {"tissue": name, "missing": population} | absorbed(spots, kept, population)
+    for name, spots, reference, truth in shared_cases():
+        if isinstance(reference, ad.AnnData) and name != "pbmc_facs_spots":
+            spots.obsm["truth_proportions"] = truth
+            yield {"tissue": name, "missing": "none"} | absorbed(spots, reference, "none")
 
 
 def absorbed(spots: ad.AnnData, reference: ad.AnnData, population: str) -> dict:
     row: dict = {}
-    for asked in (False, True):
+    truth = spots.obsm["truth_proportions"].rename(columns=lambda name: name.replace("/", "_"))
+    share = truth.get(population.replace("/", "_"), pd.Series(0.0, truth.index))
+    for label, asked in (("without", False), ("with", True)):
         um.tl.deconvolve(spots, reference, groupby="cell_type", unknown=asked)
         found = spots.obsm["deconvolve"]
-        truth = spots.obsm["truth_proportions"].reindex(columns=found.columns, fill_value=0.0)
-        if population == "none":
-            row["largest slope" if asked else "without"] = np.nan
-            continue
-        share = spots.obsm["truth_proportions"][population.replace("/", "_")].to_numpy()
-        slopes = {name: np.polyfit(share, found[name] - truth[name], 1)[0] for name in found if name != "unknown"}
-        row["largest slope" if asked else "without"] = max(slopes.values())
+        known = found.columns.drop("unknown", errors="ignore")
+        errors = found[known] - truth.reindex(columns=known, fill_value=0.0)
+        errors["unknown"] = found.get("unknown", 0.0) - share
+        row[f"RMSE {label}"] = np.sqrt((errors.to_numpy() ** 2).mean())
+        slopes = [np.polyfit(share, errors[name], 1)[0] for name in known] if population != "none" else [np.nan]
+        row[f"slope {label}"] = max(slopes)
     unknown = spots.obs["deconvolve_unknown"].to_numpy()
     row["mean"] = unknown.mean()
     row["correlation"] = np.corrcoef(unknown, share)[0, 1] if population != "none" and unknown.any() else np.nan

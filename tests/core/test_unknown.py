@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
 
 from unmix.core.countmodel import fit_count_model
 from unmix.core.shrinkage import shrink_one
-from unmix.core.unknown import find_unknown
+from unmix.core.unknown import _mixture_within, find_unknown
 
 
 def tissue(seed=0, N=150, G=500, K=6, depth=3000.0, tau=0.0):
@@ -40,6 +42,31 @@ def test_where_nothing_is_missing_nothing_is_added(tau):
     np.testing.assert_array_equal(asked.weights, plain.weights)
 
 
+def test_known_types_that_deviate_from_their_reference_are_no_unknown_type():
+    """By a log-sd of a quarter in every gene of every type: their mean deviation had been a type of 12% of the tissue."""
+    rng = np.random.default_rng(3)
+    _, S, F = tissue(3, N=60)
+    there = S * rng.lognormal(0, 0.25, S.shape)
+    Y = rng.poisson(20_000 * F @ there.T).astype(float)
+    assert not fit_count_model(Y, S, S / 2e5, unknown=True).model.unknown
+    lacking = fit_count_model(Y, S[:, :-1], S[:, :-1] / 2e5, unknown=True)
+    shares = lacking.weights[:, -1] / lacking.weights.sum(axis=1)
+    assert np.corrcoef(shares, F[:, -1])[0, 1] > 0.95
+
+
+def test_what_known_types_hold_of_a_profile():
+    """All of a mixture; nothing of a profile without their markers, however hard it is tried; the rest is as it was."""
+    rng = np.random.default_rng(0)
+    S, own = rng.gamma(0.5, 1.0, (80, 3)), np.zeros(80)
+    S[:3], S[70:] = np.eye(3), 0
+    own[70:] = 1.0
+    u = S @ [0.2, 0.3, 0.0] + own
+    np.testing.assert_allclose(_mixture_within(u, np.full(80, 1e-6), S, 1.0), [0.2, 0.3, 0.0], atol=1e-3)
+    assert _mixture_within(own, np.full(80, 1e-6), S, 1.0).max() < 1e-4
+    doubled = S * [2.0, 1.0, 1.0]  # the size of a cell makes no difference
+    np.testing.assert_allclose(_mixture_within(u, np.full(80, 1e-6), doubled, 1.0), [0.1, 0.3, 0.0], atol=1e-3)
+
+
 def test_the_type_raises_the_likelihood_by_what_it_says():
     Y, S, _ = tissue(N=60)
     without = fit_count_model(Y, S[:, :-1], np.zeros((500, 5)), platform=False, dispersion=0.0, prior=False)
@@ -66,3 +93,23 @@ def test_the_profile_lies_between_its_prior_and_the_data():
     assert mean[2] == pytest.approx(9.0, rel=0.02)
     assert (np.diff(share) > 0).all()
     assert variance[2] < variance[1]
+
+
+def test_a_type_that_a_second_turn_does_not_support_leaves_nothing_behind(monkeypatch):
+    """The factors of genes of the first turn were those of a tissue with the type."""
+    Y, S, _ = tissue(N=60, tau=0.4)
+    known, turns = S[:, :-1], []
+
+    def supported_once(*args):
+        found = find_unknown(*args)
+        turns.append(found)
+        return found if len(turns) == 1 else replace(found, gain=0.0)
+
+    plain = fit_count_model(Y, known, known / 2e5)
+    monkeypatch.setattr("unmix.core.countmodel_shared.find_unknown", supported_once)
+    asked = fit_count_model(Y, known, known / 2e5, unknown=True)
+    assert len(turns) == 2
+    assert turns[0].supported
+    assert asked.model.chosen["unknown"].startswith("not supported")
+    np.testing.assert_array_equal(asked.weights, plain.weights)
+    np.testing.assert_array_equal(asked.model.total, plain.model.total)

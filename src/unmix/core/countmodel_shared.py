@@ -234,15 +234,18 @@ def _with_unknown(
     Factors were fitted without the type and have taken part of its genes for a platform effect, so the two take turns.
     """
     some = Y[np.linspace(0, Y.shape[0] - 1, min(UNKNOWN_SPOTS, Y.shape[0])).round().astype(int)]
-    verdict, S_all, V_all = "", S, V
+    alone, verdict, S_all, V_all = state, "", S, V
     for _ in range(N_TURNS):
         p, phi = np.exp(state["log_p"]), state["dispersion"]
         W = _pass(some, S, state["log_p"], phi, start(some, S))[0]
         found = find_unknown(some, S, W, p, phi, strengths)
-        verdict = f"log-likelihood +{found.gain:.0f} for {found.n_parameters:.0f} parameters"
+        verdict = (
+            f"log-likelihood +{found.gain:.0f} for {found.n_parameters:.0f} parameters"
+            f" and {found.excused:.0f} that known types' deviations may gain"
+        )
         if not found.supported:
-            state["chosen"]["unknown"] = f"not supported: {verdict}"
-            return S, V, state | {"unknown": False}
+            alone["chosen"]["unknown"] = f"not supported: {verdict}"
+            return S, V, alone | {"unknown": False}  # without what an earlier turn took the type for
         S_all = np.column_stack([S, found.profile])
         V_all = np.column_stack([V, found.variance])
         state = _estimate_shared(Y, S_all, V_all, platform, dispersion)

@@ -7,8 +7,15 @@ A column that is free to be anything is not a type: what fits the known types ba
 it would change nothing. A type is one of a population. The known types tell how much types differ in a gene
 (:mod:`unmix.core.shrinkage`), u_g = m_g r_g with r_g ~ Gamma(a, a), a of the mixture that the reference was shrunk by; u is its
 posterior mean given the spots. EM steps on u, each longer than the last as long as the likelihood rises (Salakhutdinov and
-Roweis 2003), take turns with the fit of all weights. The type is believed where the log-likelihood rises by more than the
-parameters spent (Akaike).
+Roweis 2003), take turns with the fit of all weights.
+
+What known types can make up for is theirs. A mixture S c of them that is taken out of u, its weights z c given to them, leaves
+the mean as it is as long as nothing becomes negative, so that steps of EM hardly move along it, and u may end as half of the
+tissue. Mixtures of several sizes are taken out, and the likeliest profile is kept. Besides, cells of a known type are not quite
+what they were in the reference, and what is common to their deviations looks like a type. If every gene deviates by a normal
+log of standard deviation s, a count gains s^2 / 2 by it (less where dispersion makes it worth less), and so much every count of
+the unknown type has to gain. The type is believed where the log-likelihood rises by more than that and the parameters spent
+(Akaike).
 
 References: Akaike, H. (1974) A new look at the statistical model identification. IEEE Trans. Autom. Control 19, 716.
 Salakhutdinov, R. and Roweis, S. (2003) Adaptive overrelaxed bound optimization methods. ICML 20, 664.
@@ -18,6 +25,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
+from scipy.optimize import minimize
 
 from unmix.core._countmodel_kernels import column_counts, fit_rows
 from unmix.core.shrinkage import shrink_one
@@ -33,6 +41,12 @@ MAX_STRETCH = 30.0
 TOLERANCE = 0.2
 """The steps end where the log-likelihood of the sample rises by less."""
 CLIP = 5.0
+DEVIATION = 0.3
+"""Standard deviation s of the logarithms by which a known type's genes may differ between reference and tissue."""
+STRENGTHS = tuple(4.0**k for k in range(-4, 3))
+"""How hard known types are taken out of the profile, in units of what is asked of all its counts."""
+N_SETTLED = 20
+"""Newton steps on the weights after that."""
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -49,13 +63,20 @@ class UnknownType:
     log_likelihood: float
     gain: float
     """Log-likelihood over that without the type."""
+    excused: float
+    """What deviations of known types would gain on the counts of the type."""
     n_parameters: float
     """Parameters that the data decide: spots with the type, and genes in so far as they leave the prior."""
 
     @property
     def supported(self) -> bool:
         """Whether the likelihood pays for the parameters."""
-        return self.gain > self.n_parameters
+        return self.merit > 0
+
+    @property
+    def merit(self) -> float:
+        """Log-likelihood beyond what deviations of known types, and chance, would gain."""
+        return self.gain - self.excused - self.n_parameters
 
 
 def find_unknown(
@@ -92,8 +113,8 @@ def find_unknown(
     without = float(fit_rows(*rows, S * p[:, None], phi, W.copy(), 5)[1].sum())
     starts = [_State.start(W, u) for u in _starts(Y.toarray(), S, W, p, phi)]
     felt = sorted((search.run(state, N_FEELERS) for state in starts), key=lambda state: state.value)
-    ends = [search.found(search.run(state, MAX_STEPS), without) for state in felt[-N_FINALISTS:]]
-    return max(ends, key=lambda found: found.gain - found.n_parameters)
+    ends = [search.found(search.apart(search.run(state, MAX_STEPS)), without) for state in felt[-N_FINALISTS:]]
+    return max(ends, key=lambda found: found.merit)
 
 
 @dataclass(frozen=True)
@@ -119,9 +140,9 @@ class _Search:
     strengths: np.ndarray
     means: np.ndarray
 
-    def fit(self, u: np.ndarray, W: np.ndarray) -> _State:
+    def fit(self, u: np.ndarray, W: np.ndarray, n_steps: int = N_NEWTON) -> _State:
         """Fit the weights of all types to a profile of the unknown one."""
-        W, value, *_ = fit_rows(*self.rows, self._profiles(u), self.phi, W.copy(), N_NEWTON)
+        W, value, *_ = fit_rows(*self.rows, self._profiles(u), self.phi, W.copy(), n_steps)
         return _State(u, W, float(value.sum()))
 
     def posterior(self, state: _State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,14 +167,47 @@ class _Search:
                 break
         return state
 
+    def apart(self, state: _State) -> _State:
+        """Take the known types out of the profile, as far as that is likeliest."""
+        variance, strength = self.posterior(state)[1], self.excused(state)
+        states = [self.fit(state.u, state.W, N_SETTLED)]
+        for more in STRENGTHS:
+            c = _mixture_within(state.u, variance, self.S, more * strength)
+            rest = np.maximum(state.u - self.S @ c, 1e-3 * state.u)
+            scale = state.u.sum() / rest.sum()  # a cell's RNA, as before
+            W = np.column_stack([state.W[:, :-1] + state.W[:, -1:] * c, state.W[:, -1] / scale])
+            states.append(self.fit(rest * scale, W, N_SETTLED))
+        return max(states, key=lambda found: found.value)
+
+    def excused(self, state: _State) -> float:
+        """Return what deviations of known types would gain on the counts that a state gives to the unknown one."""
+        exposure = column_counts(*self.rows, self._profiles(state.u), self.phi, state.W)[1]
+        return float(0.5 * DEVIATION**2 * (exposure * self.p) @ state.u)
+
     def found(self, state: _State, without: float) -> UnknownType:
         """Return the type of a state, beside the log-likelihood without it."""
         _, variance, decided = self.posterior(state)
         spent = float(decided.sum() + np.count_nonzero(state.W[:, -1]))
-        return UnknownType(state.u, variance, state.W, state.value, state.value - without, spent)
+        return UnknownType(state.u, variance, state.W, state.value, state.value - without, self.excused(state), spent)
 
     def _profiles(self, u: np.ndarray) -> np.ndarray:
         return np.column_stack([self.S, u]) * self.p[:, None]
+
+
+def _mixture_within(u: np.ndarray, variance: np.ndarray, S: np.ndarray, strength: float) -> np.ndarray:
+    """Return c >= 0 whose mixture S c holds as much of the RNA of u as goes without exceeding u by more than its errors.
+
+    c maximises strength * sum(S c) / sum(u) - sum_g max(S c - u, 0)_g^2 / (2 variance_g).
+    """
+    unit = 1 / np.sqrt(np.maximum((S**2 / variance[:, None]).sum(axis=0), 1e-300))  # equal curvatures
+    A, slope = S * unit, strength * S.sum(axis=0) * unit / u.sum()
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        beyond = np.maximum(A @ x - u, 0.0)
+        return 0.5 * float(beyond**2 @ (1 / variance)) - float(slope @ x), A.T @ (beyond / variance) - slope
+
+    found = minimize(loss, np.zeros(S.shape[1]), jac=True, bounds=[(0.0, None)] * S.shape[1], method="L-BFGS-B")
+    return np.asarray(found.x * unit)
 
 
 def _starts(Y: np.ndarray, S: np.ndarray, W: np.ndarray, p: np.ndarray, phi: float) -> list[np.ndarray]:

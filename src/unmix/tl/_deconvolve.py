@@ -87,8 +87,9 @@ def deconvolve(
         how far donors differ in a gene counts as an error of the signature, of which the tissue, of one more donor, has its
         own. `None` to take all cells for one donor's.
     unknown
-        For `"auto"`: whether to look for one type that the reference lacks. Its profile is found from the observations and
-        kept where the likelihood supports it (`uns[key_added]["chosen"]["unknown"]`); then `"unknown"` is one more type.
+        For `"auto"`: whether to look for one type that the reference lacks. Its profile is found from the observations, less
+        what known types can make up for, and kept where the likelihood supports it (`uns[key_added]["chosen"]["unknown"]`);
+        then `"unknown"` is one more type.
     smoothing
         For `"auto"`: strength of an expectation that an observation is composed like its neighbours in
         `obsp["spatial_connectivities"]` (:func:`squidpy.gr.spatial_neighbors`). 1 expects neighbours to differ as much as
