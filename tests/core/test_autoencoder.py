@@ -10,7 +10,7 @@ from scipy import sparse
 
 from unmix.core import training
 from unmix.core._zinb_kernels import csr_times, csr_transposed_times
-from unmix.core.autoencoder import Options, build, fit, initial_weights
+from unmix.core.autoencoder import Options, Trainer, build, fit, initial_weights
 from unmix.core.decoding import Wanted, denoise, project
 from unmix.core.networks import Design
 from unmix.core.training import Rows, blind_folds, gene_moments, make_batch, masked
@@ -121,6 +121,23 @@ def test_planted_means_are_found_and_more_epochs_do_no_harm(kind):
     mean = np.concatenate(list(denoise(longer, rows, Wanted())))
     assert np.corrcoef(np.log1p(mean).ravel(), np.log1p(np.exp(log_mean)).ravel())[0, 1] > 0.985
     assert np.median(np.exp(longer.weights["log_dispersion"])) == pytest.approx(3.0, rel=0.35)
+
+
+def test_the_whole_divergence_counts_though_many_cells_have_few_epochs(monkeypatch):
+    """Of 400,000 cells and more it counted half at the end of five epochs."""
+    X, _ = planted(n=60, g=10)
+    step, weights = Trainer._step, []
+
+    def recorded(self, batch, noise, kl_weight, n):
+        weights.append(float(kl_weight))
+        return step(self, batch, noise, kl_weight, n)
+
+    monkeypatch.setattr(Trainer, "_step", recorded)
+    for n_epochs, rising in ((200, np.arange(1, 6) / 10), (5, [0.5, 1, 1, 1, 1])):
+        monkeypatch.setattr("unmix.core.autoencoder.automatic_epochs", lambda _, n=n_epochs: n)
+        fit(rows_of(X), Design(10, 2, (4,), kind="vae", likelihood="nb"), Options(max_epochs=5, device="cpu"))
+        np.testing.assert_allclose(weights, rising)
+        weights.clear()
 
 
 def test_hiding_counts_keeps_the_network_from_copying_them():

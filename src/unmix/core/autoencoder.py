@@ -58,7 +58,7 @@ class Options:
     patience: int = 3
     validation: float = 0.1
     kl_warmup: int = 10
-    """Epochs over which the weight of the KL term rises to 1."""
+    """Epochs over which the weight of the KL term rises to 1; half of the automatic number of epochs at most."""
     device: str = "auto"
     precision: str = "auto"
     on_interrupt: str = "raise"
@@ -98,6 +98,17 @@ class Fit:
     def history(self) -> dict[str, list[float]]:
         """Loss per cell on training and validation rows, and learning rate, by epoch."""
         return self.state.history
+
+
+def automatic_epochs(n: int) -> int:
+    """Return how many epochs see about 2,000,000 rows, 5 to 200.
+
+    Examples
+    --------
+    >>> automatic_epochs(2_000), automatic_epochs(100_000), automatic_epochs(1_000_000)
+    (200, 20, 5)
+    """
+    return int(np.clip(2_000_000 // max(n, 1), 5, 200))
 
 
 def bf16_is_native() -> bool:
@@ -240,7 +251,7 @@ class Trainer:
         batch = make_batch(take_rows(rows.X, held), rows, held, genes)
         self.blank = None if rows.counts else genes.blank
         self.validation = blind_folds(batch, design.n_vars, np.random.default_rng(4), self.blank)
-        self.max_epochs = options.max_epochs or int(np.clip(2_000_000 // max(len(train), 1), 5, 200))
+        self.max_epochs = options.max_epochs or automatic_epochs(len(train))
 
     def run(self, state: State, on_epoch: Callable[[State], None] | None) -> Fit:
         """Train until the held-out loss has settled, `max_epochs`, or an interrupt that is to be kept."""
@@ -297,7 +308,8 @@ class Trainer:
 
     @property
     def _warmup(self) -> int:
-        return self.options.kl_warmup if self.design.kind == "vae" else 0
+        most = automatic_epochs(len(self.train)) // 2  # many cells have few epochs: they would end before it does
+        return min(self.options.kl_warmup, most) if self.design.kind == "vae" else 0
 
     def _train(self, state: State) -> float:
         """Take one step per batch; return the mean loss of a cell."""
