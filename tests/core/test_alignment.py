@@ -51,3 +51,12 @@ def test_equal_distributions_and_small_clusters_stay():
     np.testing.assert_array_equal(quantile_align(W[:400], few)[0], W[:400])
     constant = np.ones((100, 1))
     np.testing.assert_array_equal(quantile_align(constant, np.repeat([0, 1], 50))[0], constant)
+
+
+def test_usages_that_are_zero_but_for_rounding_are_zeros():
+    """Multiplicative steps leave numbers so small that a slope between two of them overflows."""
+    r = np.random.default_rng(0)
+    W, codes = r.gamma(0.3, 1, (200, 2)) + [1, 0], np.repeat([0, 1], [120, 80])
+    other = W.copy()
+    other[120:160, 1], W[120:160, 1] = 0, 5e-324 * np.arange(40)
+    np.testing.assert_allclose(quantile_align(W, codes)[0], quantile_align(other, codes)[0])

@@ -6,6 +6,8 @@ from scipy.spatial import cKDTree
 N_QUANTILES = 50
 MIN_CELLS = 20
 N_NEIGHBOURS = 20
+NOTHING = 1e-9
+"""Usages below this share of the largest are zeros: multiplicative steps, as of counts, come near zero but do not reach it."""
 
 
 def quantile_align(W: np.ndarray, codes: np.ndarray, reference: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +75,7 @@ def factor_clusters(W: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 def _mapped(W: np.ndarray, goal: np.ndarray) -> np.ndarray:
     """Map the quantiles of every column onto those of the goal."""
+    W = np.where(W > NOTHING * W.max(axis=0), W, 0.0)
     q = np.linspace(0, 1, N_QUANTILES + 1)
     source, target = np.quantile(W, q, axis=0), np.quantile(goal, q, axis=0)
     columns = [_interpolated(w, s, t) for w, s, t in zip(W.T, source.T, target.T, strict=True)]
