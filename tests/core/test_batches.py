@@ -43,3 +43,12 @@ def test_rare_genes_keep_their_counts_and_division_undoes_factors():
     f = gene_factors(X, batch, 2)
     assert 0.7 < f[1, 3] / f[0, 3] < 1.4
     np.testing.assert_allclose(divided(X, batch, f).toarray() * f[batch], X.toarray(), rtol=1e-5)
+
+
+def test_a_few_cells_full_of_a_gene_are_no_batch_effect():
+    r = np.random.default_rng(0)
+    rate = r.dirichlet([0.3] * 3, 900) @ r.gamma(0.3, 1, (3, 100))
+    bursts = r.gamma(0.02, 50, rate.shape)
+    X, batch = sparse.csr_array(r.poisson(rate * bursts * 3).astype(np.float32)), np.repeat([0, 1], [800, 100])
+    chance = X[batch == 1].sum(axis=0) > 30
+    assert np.abs(logratio(X, batch, 4)[chance]).mean() < 0.3

@@ -8,13 +8,13 @@ from scipy import sparse
 
 from unmix.core._nmf_kernels import padded, times
 from unmix.core.blocks import Block, map_rows
-from unmix.core.factorization import Walk, nmf
+from unmix.core.factorization import Factorization, Walk, nmf
 from unmix.core.joint_loadings import by_batch
 from unmix.core.simplex import nnls
 from unmix.core.starts import Start
 
 PRIOR_COUNTS = 10.0
-"""Counts that hold a factor at 1: genes of few counts say nothing about the batch."""
+"""Counts, independent of each other, that hold a factor at 1: genes of few counts say nothing about the batch."""
 
 
 def gene_factors(
@@ -22,7 +22,7 @@ def gene_factors(
     codes: np.ndarray,
     k: int,
     *,
-    rounds: int = 10,
+    rounds: int = 7,
     walk: Walk | None = None,
     rng: "int | np.random.Generator | None" = 0,
 ) -> np.ndarray:
@@ -32,7 +32,9 @@ def gene_factors(
     becomes what a batch has of a gene over what its cells' programs expect; both are repeated, beginning with factors
     of 1. A gene that is frequent only because its program is frequent in this batch keeps its counts, as the programs
     expect it; what no mixture of programs explains in one batch goes into the factors. Few rounds hold the factors back
-    where batches hardly share a program: there, other programs and other factors explain the data equally well.
+    where batches hardly share a program: there, other programs and other factors explain the data equally well. A gene
+    whose counts scatter more about what is expected than chance has them do is believed accordingly less, as a few cells
+    that are full of it would else make a factor of a small batch.
 
     Parameters
     ----------
@@ -63,10 +65,21 @@ def gene_factors(
     factors, scale = np.ones_like(totals), _column_scale(X)
     start: Any = "nndsvd" if k <= min(X.shape) else "random"
     for _ in range(rounds):
-        fit = nmf(sparse.csr_array(divided(X, codes, factors) / scale), k, start=start, walk=walk, rng=rng)
-        start = Start(fit.W, fit.H)
-        factors = _ratios(totals, (member @ fit.W) @ fit.H * scale)
+        Y = sparse.csr_array(divided(X, codes, factors) / scale)
+        fit = nmf(Y, k, start=start, walk=walk, rng=rng)
+        start, expected = Start(fit.W, fit.H), (member @ fit.W) @ fit.H * scale
+        spread = _residual_squares(Y, member, fit) * (factors * scale) ** 2
+        factors = _ratios(totals, expected, spread.sum(axis=0) / np.maximum((expected * factors).sum(axis=0), 1e-300))
     return factors
+
+
+def _residual_squares(Y: sparse.csr_array, member: sparse.csr_array, fit: Factorization) -> np.ndarray:
+    """Return the sum of squares of Y - W H by batch and column."""
+    squares = (member @ Y.multiply(Y)).toarray()
+    for b, rows in enumerate(np.split(member.indices, member.indptr[1:-1])):
+        W = fit.W[rows]
+        squares[b] += np.einsum("cg,cg->g", W.T @ W @ fit.H - 2 * (Y[rows].T @ W).T, fit.H)
+    return np.maximum(squares, 0)
 
 
 def _column_scale(X: sparse.csr_array) -> np.ndarray:
@@ -75,9 +88,13 @@ def _column_scale(X: sparse.csr_array) -> np.ndarray:
     return np.where(size > 0, size, 1.0)
 
 
-def _ratios(totals: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return found over expected counts, each batch's typical factor being 1."""
-    ratios = (totals + PRIOR_COUNTS) / (expected + PRIOR_COUNTS)
+def _ratios(totals: np.ndarray, expected: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
+    """Return found over expected counts, each batch's typical factor being 1.
+
+    Counts that vary by more than chance about what is expected say accordingly less.
+    """
+    prior = PRIOR_COUNTS * np.maximum(dispersion, 1.0)
+    ratios = (totals + prior) / (expected + prior)
     weights = np.sqrt(totals.sum(axis=0))
     centre = np.exp((np.log(ratios) * weights).sum(axis=1, keepdims=True) / weights.sum())
     return ratios / centre
