@@ -75,7 +75,8 @@ def factor_clusters(W: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 def _mapped(W: np.ndarray, goal: np.ndarray) -> np.ndarray:
     """Map the quantiles of every column onto those of the goal."""
-    W = np.where(W > NOTHING * W.max(axis=0), W, 0.0)
+    least = NOTHING * W.max(axis=0)
+    W = np.where(least < W, W, 0.0)
     q = np.linspace(0, 1, N_QUANTILES + 1)
     source, target = np.quantile(W, q, axis=0), np.quantile(goal, q, axis=0)
     columns = [_interpolated(w, s, t) for w, s, t in zip(W.T, source.T, target.T, strict=True)]
