@@ -41,7 +41,7 @@ MAX_STRETCH = 30.0
 TOLERANCE = 0.2
 """The steps end where the log-likelihood of the sample rises by less."""
 CLIP = 5.0
-DEVIATION = 0.3
+DEVIATION = 0.25
 """Standard deviation s of the logarithms by which a known type's genes may differ between reference and tissue."""
 STRENGTHS = tuple(4.0**k for k in range(-4, 3))
 """How hard known types are taken out of the profile, in units of what is asked of all its counts."""
